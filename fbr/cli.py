@@ -1,0 +1,136 @@
+"""The command line: one command a stage, and the tools around them. Starts without torch."""
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from fbr.errors import Refusal, nearest
+from fbr.workspace import PATHS, Workspace
+
+TOOLS = {
+    "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
+    "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 fine, 2 refused, anything else is a defect or a signal."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except Refusal as refusal:
+        print(f"fbr: {refusal}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        print(f"fbr: {error.strerror}{where}; make room or choose another place", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _dispatch(argv: list[str]) -> int:
+    from fbr import pipeline
+
+    root = Path.cwd()
+    known = [*PATHS, *TOOLS]
+    if argv and not argv[0].startswith("-") and argv[0] not in known:
+        raise Refusal(
+            f"unknown command '{argv[0]}', expected one of {', '.join(known)}."
+            f"{nearest(argv[0], known)}"
+        )
+    if argv and argv[0] in PATHS:
+        file = Workspace(root).pipeline
+        if not file.is_file():
+            raise Refusal(f"{file.name}: not found here; run from the folder that holds it")
+        stage = next(s for s in pipeline.load(file) if s.name == argv[0])
+        parser = argparse.ArgumentParser(prog=f"fbr {stage.name}", description=stage.desc)
+        for axis in stage.axes:
+            parser.add_argument(axis, help=f"name of a block under `{axis}:` in params.yaml")
+        return run_stage(stage, vars(parser.parse_args(argv[1:])), Workspace(root))
+    parser = _overview()
+    chosen = parser.parse_args(argv[:1])
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    module = importlib.import_module(f"fbr.{chosen.command}")
+    return module.main(argv[1:], Workspace(root))
+
+
+def _overview() -> argparse.ArgumentParser:
+    lines = [f"  {name:<11} {', '.join(_axes(name))}" for name in PATHS]
+    tools = [f"  {name:<11} {text}" for name, text in TOOLS.items()]
+    parser = argparse.ArgumentParser(
+        prog="fbr",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Weakly supervised semantic segmentation around FBR. The engines run the stages:\n"
+        "  snakemake --cores all seg_toy    or    dvc repro\n\n"
+        "stages, each with the names that its path is made of:\n"
+        + "\n".join(lines)
+        + "\n\ntools:\n"
+        + "\n".join(tools),
+    )
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="a stage or a tool")
+    return parser
+
+
+def _axes(stage: str) -> list[str]:
+    from fbr.pipeline import FIELD
+
+    longest = max(PATHS[stage].values(), key=lambda p: len(FIELD.findall(p)))
+    return FIELD.findall(longest)
+
+
+def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspace) -> int:  # noqa: F821
+    """Check everything that can be checked cheaply, then import the stage and run it."""
+    from fbr import engines, params
+
+    numbers = params.load(workspace.params)
+    for axis in stage.axes:
+        names = numbers.variants(axis)
+        if axes[axis] not in names:
+            raise Refusal(
+                f"{axis} '{axes[axis]}' is no block of params.yaml, expected one of "
+                f"{', '.join(names)}.{nearest(axes[axis], names)}"
+            )
+    numbers.of(stage.name, axes)
+    processes = numbers.machine.processes if stage.name.endswith("_train") else 1
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        return _torchrun(stage.name, [axes[a] for a in stage.axes], processes)
+    threads = min(len(os.sched_getaffinity(0)), stage.meta.get("threads", 1))
+    threads = max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    # Results must not depend on who started the stage, and Snakemake sets these by itself.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    _log_to_terminal()
+    with engines.guarded(workspace, stage.name, axes):
+        module = importlib.import_module(f"fbr.stages.{stage.name}")
+        from fbr.stages.job import Job, tracked
+
+        with tracked(Job(stage.name, axes, numbers, workspace, threads)) as job:
+            module.run(job)
+    return 0
+
+
+def _torchrun(stage: str, axes: list[str], processes: int) -> int:
+    """Start the same command once per process; a refusal of any of them stays a refusal."""
+    import subprocess
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "-m", "fbr", stage, *axes]
+    return subprocess.run(command, check=False).returncode
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("fbr")
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    log.addHandler(handler)

@@ -1,0 +1,119 @@
+"""Batches for training: decoded once, kept as uint8, prepared by threads ahead of the network.
+
+Everything random is drawn from (seed, position in the data order), never from a running state. So
+the stream does not depend on threads or processes, and resuming at step n is starting at step n.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+Sample = dict[str, np.ndarray]
+CACHE_BYTES = 1 << 30
+
+
+class Decoded:
+    """Arrays by index, read at most once while they fit into memory."""
+
+    def __init__(self, read: Callable[[int], Sample], budget: int = CACHE_BYTES) -> None:
+        self._read = read
+        self._left = budget
+        self._kept: dict[int, Sample] = {}
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._kept.get(index)
+        if sample is None:
+            sample = self._read(index)
+            size = sum(a.nbytes for a in sample.values())
+            if size <= self._left:
+                self._left -= size
+                self._kept[index] = sample
+        return sample
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless data order: one permutation after another, drawn from the seed."""
+
+    images: int
+    seed: int
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, self.images)
+        return int(_permutation(self.images, self.seed, epoch)[place])
+
+
+@lru_cache(maxsize=8)
+def _permutation(images: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """ids, and tensors by name; `image` is (B, crop, crop, 3) uint8 until it is on the device."""
+
+    ids: list[str]
+    tensors: dict[str, torch.Tensor]
+
+
+class Loader:
+    """The batches of one process, in order, `ahead` of them prepared by threads.
+
+    sample: (index, rng) → arrays of one image; all samples of a name have one shape.
+    positions: step → the positions in `order` that this process takes, in order.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        sample: Callable[[int, np.random.Generator], Sample],
+        order: Order,
+        positions: Callable[[int], range],
+        threads: int,
+        ahead: int = 4,
+    ) -> None:
+        self._ids, self._sample, self._order = ids, sample, order
+        self._positions, self._threads, self._ahead = positions, threads, ahead
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the batches of these steps."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            waiting: deque[list[Future]] = deque()
+            step = start
+            try:
+                while step < stop or waiting:
+                    while step < stop and len(waiting) < self._ahead:
+                        positions = self._positions(step)
+                        waiting.append([pool.submit(self._one, p) for p in positions])
+                        step += 1
+                    yield _collate([f.result() for f in waiting.popleft()])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _one(self, position: int) -> tuple[str, Sample]:
+        index = self._order[position]
+        rng = np.random.default_rng([self._order.seed, position])
+        return self._ids[index], self._sample(index, rng)
+
+
+def _collate(samples: list[tuple[str, Sample]]) -> Batch:
+    names = samples[0][1].keys()
+    return Batch(
+        [id for id, _ in samples],
+        {name: torch.from_numpy(np.stack([s[name] for _, s in samples])) for name in names},
+    )
+
+
+def normalise(image: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 with ImageNet's statistics.
+
+    The permuted view already lies in memory the way `channels_last` wants it.
+    """
+    mean = torch.tensor([0.485, 0.456, 0.406], device=image.device) * 255
+    std = torch.tensor([0.229, 0.224, 0.225], device=image.device) * 255
+    return ((image.float() - mean) / std).permute(0, 3, 1, 2)

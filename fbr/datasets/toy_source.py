@@ -1,0 +1,37 @@
+"""The toy world as a source of `prepare`: drawn, not downloaded."""
+
+from pathlib import Path
+
+from fbr.datasets import toy
+from fbr.datasets.prepared import Entry
+from fbr.files import pictures
+from fbr.files.atomic import PartialFolder
+from fbr.params import ToySource
+
+
+def missing(source: ToySource, root: Path) -> list[str]:
+    """What must be fetched first: nothing."""
+    return []
+
+
+def build(
+    source: ToySource, root: Path, folders: dict[str, PartialFolder]
+) -> tuple[list[Entry], list[str]]:
+    """Draw every image that is not there yet; the test split gets no labels and no masks."""
+    numbers = source.world.model_dump()
+    world = toy.World(**{k: tuple(v) if isinstance(v, list) else v for k, v in numbers.items()})
+    sizes = {"train": source.train, "val": source.val, "test": source.test}
+    splits = [split for split, count in sizes.items() for _ in range(count)]
+    entries = []
+    for index, split in enumerate(splits):
+        scene = toy.draw(world, source.seed, index)
+        id = f"toy_{index:06d}"
+        height, width = scene.mask.shape
+        labelled = split != "test"
+        if labelled:
+            pictures.write_mask(folders["masks"] / f"{id}.png", scene.mask)
+            pictures.write_mask(folders["instances"] / f"{id}.png", scene.instances)
+            pictures.write_grey(folders["saliency"] / f"{id}.png", scene.saliency)
+        pictures.write_jpeg(folders["images"] / f"{id}.jpg", scene.image)
+        entries.append(Entry(id, height, width, (split,), scene.classes if labelled else ()))
+    return entries, ["background", *toy.CLASSES]

@@ -1,0 +1,93 @@
+"""Pascal VOC 2012 from a folder in VOCdevkit's layout, with all classes or some of them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fbr.datasets.prepared import VOID, Entry, checked_ids
+from fbr.errors import Refusal, nearest
+from fbr.files import pictures
+from fbr.files.atomic import PartialFolder, link
+from fbr.params import VocSource
+
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+).split()
+WHENCE = "VOC 2012: the VOCtrainval_11-May-2012 archive of the PASCAL VOC challenge, unpacked"
+WHENCE_AUG = "SegmentationClassAug: VOC's masks with those of SBD, as distributed by many WSSS projects"
+
+
+def names(source: VocSource) -> list[str]:
+    """Class names by id; a subset is numbered anew, in VOC's order."""
+    chosen = source.classes or CLASSES
+    for name in chosen:
+        if name not in CLASSES:
+            raise Refusal(
+                f"params.yaml: classes: found '{name}', expected classes of VOC."
+                f"{nearest(name, CLASSES)}"
+            )
+    return ["background", *(c for c in CLASSES if c in chosen)]
+
+
+def missing(source: VocSource, root: Path) -> list[str]:
+    """What must be fetched first, a line each."""
+    base = root / source.root
+    needed = {
+        base / "JPEGImages": WHENCE,
+        base / "ImageSets" / "Segmentation": WHENCE,
+        base / source.train_masks: WHENCE_AUG,
+    }
+    return [
+        f"{path.relative_to(root) if path.is_relative_to(root) else path}: {whence}"
+        for path, whence in needed.items()
+        if not path.is_dir()
+    ]
+
+
+def build(
+    source: VocSource, root: Path, folders: dict[str, PartialFolder]
+) -> tuple[list[Entry], list[str]]:
+    """Link the images, rewrite the masks in the contract's ids, and read the split lists."""
+    if lines := missing(source, root):
+        raise Refusal(f"VOC is not there yet: {'; '.join(lines)}")
+    base = root / source.root
+    splits: dict[str, list[str]] = {}
+    for file in sorted((base / "ImageSets" / "Segmentation").glob("*.txt")):
+        for id in file.read_text().split():
+            splits.setdefault(id, []).append(file.stem.replace("trainaug", "train_aug"))
+    if not splits:
+        raise Refusal(f"{base / 'ImageSets' / 'Segmentation'}: no ids in its lists, expected train.txt, …")
+    table = _renumbering(source)
+    saliency = base / "Saliency"
+    entries = []
+    for id, found in sorted(splits.items()):
+        link(base / "JPEGImages" / f"{id}.jpg", folders["images"] / f"{id}.jpg")
+        with Image.open(folders["images"] / f"{id}.jpg") as picture:
+            width, height = picture.size
+        classes: tuple[int, ...] = ()
+        mask_file = base / source.train_masks / f"{id}.png"
+        if mask_file.is_file():
+            mask = checked_ids(pictures.read_mask(mask_file), len(CLASSES), mask_file)
+            mask = table[mask]
+            classes = tuple(int(c) for c in np.unique(mask) if 0 < c < VOID)
+            if not folders["masks"].has(f"{id}.png"):
+                pictures.write_mask(folders["masks"] / f"{id}.png", mask)
+        object_file = base / "SegmentationObject" / f"{id}.png"
+        if object_file.is_file() and not folders["instances"].has(f"{id}.png"):
+            pictures.write_mask(folders["instances"] / f"{id}.png", pictures.read_mask(object_file))
+        if (saliency / f"{id}.png").is_file():
+            link(saliency / f"{id}.png", folders["saliency"] / f"{id}.png")
+        entries.append(Entry(id, height, width, tuple(found), classes))
+    return entries, names(source)
+
+
+def _renumbering(source: VocSource) -> np.ndarray:
+    """(256,) VOC's ids → ours; classes left out become void."""
+    chosen = names(source)[1:]
+    table = np.full(256, VOID, np.uint8)
+    table[0] = 0
+    for new, name in enumerate(chosen, start=1):
+        table[CLASSES.index(name) + 1] = new
+    return table

@@ -1,0 +1,1 @@
+"""The formats of the contract between stages, every write atomic, nothing pickled."""

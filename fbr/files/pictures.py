@@ -1,0 +1,74 @@
+"""Photographs and masks: JPEG in, palette PNG in and out, with errors that name the image."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fbr.errors import Refusal
+from fbr.files.atomic import replacing
+
+
+def voc_palette() -> np.ndarray:
+    """VOC's colour map (256, 3) uint8: the bits of an id, spread over red, green and blue."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+PALETTE = voc_palette().tobytes()
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode a photograph to (H, W, 3) uint8."""
+    return _decode(path, "RGB")
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Decode a grey picture, such as a saliency map, to (H, W) uint8."""
+    return _decode(path, "L")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Decode an id mask to (H, W) uint8: the palette's indices, not its colours."""
+    return _decode(path, None)
+
+
+def _decode(path: Path, mode: str | None) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            if mode is None and picture.mode not in ("P", "L"):
+                raise Refusal(
+                    f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
+                    f"(palette or 8-bit grey) for id '{path.stem}'"
+                )
+            return np.asarray(picture.convert(mode) if mode else picture, dtype=np.uint8)
+    except FileNotFoundError:
+        raise Refusal(f"{path}: missing, expected the file of id '{path.stem}'") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise Refusal(
+            f"{path}: cannot be read as a picture ({error}); replace the file of id '{path.stem}'"
+        ) from None
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write ids (H, W) uint8 as a PNG in VOC's palette, so that no viewer shows it black."""
+    picture = Image.fromarray(mask, mode="P")
+    picture.putpalette(PALETTE)
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")
+
+
+def write_grey(path: Path, values: np.ndarray) -> None:
+    """Write (H, W) uint8 as a grey PNG."""
+    with replacing(path) as partial:
+        Image.fromarray(values, mode="L").save(partial, format="PNG")
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 as a JPEG without chroma subsampling: thin parts keep their colour."""
+    with replacing(path) as partial:
+        Image.fromarray(image).save(partial, format="JPEG", quality=95, subsampling=0)

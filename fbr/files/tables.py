@@ -1,0 +1,56 @@
+"""JSON and CSV: the same rows give the same bytes."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fbr.errors import Refusal
+from fbr.files.atomic import write_text
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write readable JSON; a NaN becomes null, which every JSON reader takes."""
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Read JSON, or say which file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refusal(f"{path}: missing; run the stage that writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path}: not valid JSON ({error}); delete it and rerun its stage") from None
+
+
+def write_csv(path: Path, rows: Iterable[dict]) -> None:
+    """Write rows with the keys of the first as header; floats keep full precision."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys() if rows else ["empty"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _plain(v) for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read rows as text, or say which file is missing."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise Refusal(f"{path}: missing; run the stage that writes it") from None

@@ -1,0 +1,1 @@
+"""Pseudo masks from class activation maps: arrays in, arrays out."""

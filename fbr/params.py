@@ -1,0 +1,463 @@
+"""The models of params.yaml: every number of the project, checked before anything runs.
+
+The file reads `<axis>.<variant>.<data>.<stage>`: the block of a variant (a CAM method, a mask
+method, a segmentation network) holds one recipe per dataset, and inside it one block per stage,
+named like the stage. Unknown keys are refused with the nearest known name.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fbr.errors import Refusal, nearest
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^\w+$")]
+
+
+class Strict(BaseModel):
+    """A block in which a misspelt key or a wrong type is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Range(Strict):
+    """A closed interval, written `[low, high]`."""
+
+    low: Positive
+    high: Positive
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: object) -> object:
+        if isinstance(value, list) and len(value) == 2:
+            return {"low": value[0], "high": value[1]}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError(f"[{self.low}, {self.high}] runs downwards, expected [low, high]")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: object, handler: object) -> dict:
+        number = {"type": "number", "exclusiveMinimum": 0}
+        return {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+
+
+# --- data -----------------------------------------------------------------------------------
+
+
+class ToyWorld(Strict):
+    """The numbers of `fbr.datasets.toy.World`, field by field."""
+
+    size: Annotated[int, Field(ge=32, le=512)]
+    size_jitter: Annotated[int, Field(ge=0, le=64)]
+
+
+class ToySource(Strict):
+    source: Literal["toy"]
+    train: Count
+    val: Count
+    test: Count
+    seed: Annotated[int, Field(ge=0)]
+    world: ToyWorld
+
+
+class VocSource(Strict):
+    """A folder in the layout of VOCdevkit/VOC2012."""
+
+    source: Literal["voc"]
+    root: str
+    train_masks: str  # SegmentationClassAug holds the masks of SBD, too
+    classes: list[Name] | None = None  # a subset; every other class becomes void
+
+
+class CocoSource(Strict):
+    """COCO 2014: `images` folders and the instance annotations."""
+
+    source: Literal["coco"]
+    root: str
+
+
+class MaskEval(Strict):
+    split: Name
+
+
+class Submit(Strict):
+    split: Name
+    archive: str  # where the test server wants the files, inside the archive
+    scales: list[Positive]
+    flip: bool
+    crf: "Crf | None"
+
+
+class ReportParams(Strict):
+    images: Annotated[int, Field(ge=1, le=50)]
+
+
+class DataBlock(Strict):
+    prepare: Annotated[ToySource | VocSource | CocoSource, Field(discriminator="source")]
+    mask_eval: MaskEval
+    submit: Submit
+    report: ReportParams
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+class Network(Strict):
+    """A backbone: its name in `fbr.nets.backbones`, its output stride, where its weights start."""
+
+    name: Name
+    stride: Literal[4, 8, 16, 32]
+    weights: str  # none, imagenet, cam (the CAM network of the same path) or a safetensors file
+    freeze: Annotated[int, Field(ge=0)] = 0  # how many of the first levels do not train
+
+
+class Training(Strict):
+    """One recipe for `fbr.train.loop`, whatever the network."""
+
+    network: Network
+    split: Name
+    steps: Count
+    batch: Count  # images a step, over all processes and accumulated parts
+    accumulate: Count = 1
+    crop: Annotated[int, Field(ge=16)]
+    scale: Range | None = None  # random resize by a factor,
+    long_side: Range | None = None  # or to a longer side; one of the two
+    flip: bool
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: Positive
+    head_lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative
+    power: NotNegative  # of the poly schedule; 0 keeps the learning rate constant
+    warmup: Annotated[int, Field(ge=0)] = 0
+    clip: Positive | None = None  # largest norm of the gradient
+    bfloat16: bool = True
+    log_every: Count
+
+    @model_validator(mode="after")
+    def _one_resize(self) -> "Training":
+        if (self.scale is None) == (self.long_side is None):
+            raise ValueError("expected exactly one of 'scale' and 'long_side'")
+        return self
+
+
+class CamTrain(Training):
+    method: Name  # a key of fbr.cam.CAM
+    options: dict[str, Any] = {}  # the method's own numbers, checked by the model in its file
+
+
+class CamInfer(Strict):
+    split: Name
+    scales: list[Positive]
+    flip: bool
+
+
+class CamEval(Strict):
+    split: Name
+    threshold: Share  # the background score; the sweep beside it is called `oracle`
+
+
+class CamBlock(Strict):
+    cam_train: CamTrain
+    cam_infer: CamInfer
+    cam_eval: CamEval
+
+
+# --- masks ----------------------------------------------------------------------------------
+
+
+class Crf(Strict):
+    """A fully connected CRF: the fields of `fbr.masks.crf.Crf`."""
+
+    iterations: Count
+    gaussian_sxy: Positive
+    gaussian_compat: NotNegative
+    bilateral_sxy: Positive
+    bilateral_srgb: Positive
+    bilateral_compat: NotNegative
+
+
+class CrfRefine(Strict):
+    threshold: Share  # background score of the mask itself
+    fg_threshold: Share  # confident foreground
+    bg_threshold: Share  # confident background
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # what the CRF is told to trust a label
+    crf: Crf
+
+
+class IrnTrain(Training):
+    radius: Count
+
+
+class IrnInfer(Strict):
+    cam_power: Positive
+    beta: Positive
+    exp_times: Annotated[int, Field(ge=0, le=12)]
+    radius: Count
+    threshold: Share
+
+
+class MaskBlock(Strict):
+    crf_refine: CrfRefine | None = None
+    irn_train: IrnTrain | None = None
+    irn_infer: IrnInfer | None = None
+
+
+# --- segmentation and instances -------------------------------------------------------------
+
+
+class SegTrain(Training):
+    head: Name  # a key of fbr.nets.heads.HEADS
+    rates: list[Count]  # dilations of the head's parallel branches
+    loss: Name  # a key of fbr.losses.segmentation.LOSSES
+
+
+class SegEval(Strict):
+    split: Name
+    scales: list[Positive]
+    flip: bool
+    crf: Crf | None
+
+
+class SegBlock(Strict):
+    seg_train: SegTrain
+    seg_eval: SegEval
+
+
+class WsisTrain(Training):
+    head: Name  # a key of fbr.nets.detectors.DETECTORS
+    anchors: list[Count]  # side lengths, one a pyramid level
+    proposals: Count  # kept by the proposal network
+
+
+class WsisEval(Strict):
+    split: Name
+    score: Share  # detections below are dropped
+    detections: Count  # kept per image
+
+
+class InstBlock(Strict):
+    wsis_train: WsisTrain
+    wsis_eval: WsisEval
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+class Run(Strict):
+    """The matrix that DVC runs; Snakemake can be asked for anything else by its path."""
+
+    data: list[Name]
+    seed: list[Name]
+    cam: list[Name]
+    crf: list[Name]
+    irn: list[Name]
+    mask: list[Name]
+    seg: list[Name]
+    inst: list[Name]
+
+
+class Machine(Strict):
+    """What may differ between machines and never changes a result, so nothing depends on it."""
+
+    processes: Count  # for one training, started through torchrun
+    checkpoint_minutes: Positive
+    loader_threads: Count
+
+
+class Params(Strict):
+    run: Run
+    machine: Machine
+    seed: dict[Name, int]
+    data: dict[Name, DataBlock]
+    cam: dict[Name, dict[Name, CamBlock]]
+    mask: dict[Name, dict[Name, MaskBlock]]
+    seg: dict[Name, dict[Name, SegBlock]]
+    inst: dict[Name, dict[Name, InstBlock]]
+
+    @model_validator(mode="after")
+    def _run_names_blocks(self) -> "Params":
+        for axis, names in self.run:
+            known = self.variants(axis)
+            for name in names:
+                if name not in known:
+                    raise Refusal(
+                        f"params.yaml: run.{axis}: found '{name}', expected one of "
+                        f"{', '.join(known)}.{nearest(name, known)}"
+                    )
+        for axis in ("cam", "mask", "seg", "inst"):
+            for name, recipes in getattr(self, axis).items():
+                for data in recipes:
+                    if data not in self.data:
+                        raise Refusal(
+                            f"params.yaml: {axis}.{name}.{data}: found '{data}', expected a "
+                            f"dataset under data: {', '.join(self.data)}.{nearest(data, self.data)}"
+                        )
+        return self
+
+    def variants(self, axis: str) -> list[str]:
+        """Names that an axis of `run:` can take: the blocks of its section."""
+        stage = {"crf": "crf_refine", "irn": "irn_infer"}.get(axis)
+        if stage is None:
+            return list(getattr(self, axis))
+        return [
+            name
+            for name, recipes in self.mask.items()
+            if any(getattr(block, stage) for block in recipes.values())
+        ]
+
+    def of(self, stage: str, axes: dict[str, str]) -> Any:  # noqa: ANN401
+        """The block of `stage` for these axes, or a refusal that says which block is missing."""
+        axis = SECTION[stage]
+        section = getattr(self, axis)
+        names = [axes[axis]] if axis == "data" else [axes[axis], axes["data"]]
+        where, found = axis, section
+        for name in names:
+            if name not in found:
+                raise Refusal(
+                    f"params.yaml: {where}: found no block '{name}', which {stage} needs; it has "
+                    f"{', '.join(found)}.{nearest(name, found)}"
+                )
+            where, found = f"{where}.{name}", found[name]
+        block = getattr(found, stage)
+        if block is None:
+            raise Refusal(f"params.yaml: {where}: found no block '{stage}'; add it to run {stage}")
+        return block
+
+
+SECTION = {
+    stage: axis
+    for axis, block in {
+        "data": DataBlock,
+        "cam": CamBlock,
+        "mask": MaskBlock,
+        "seg": SegBlock,
+        "inst": InstBlock,
+    }.items()
+    for stage in block.model_fields
+}
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-4` is a number, and a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen and key.value != "<<":
+            line = key.start_mark.line + 1
+            raise Refusal(f"params.yaml: line {line}: key '{key.value}' is given twice; keep one")
+        seen.add(key.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml; a mistake is one line that names section, key and value."""
+    return check(read(path), Params, Path(path).name)
+
+
+def read(path: Path | str = "params.yaml") -> dict:
+    """The blocks of params.yaml as they are written, unchecked."""
+    path = Path(path)
+    if not path.is_file():
+        raise Refusal(f"{path}: not found; run from the folder that holds params.yaml and dvc.yaml")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise Refusal(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def check(raw: object, model: type[BaseModel], where: str) -> Any:  # noqa: ANN401
+    """Validate `raw` against `model`, naming the first mistake as `where: key: …`."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise Refusal(_sentence(error, model, where)) from None
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    first, *rest = sorted(
+        error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
+    )
+    location = [str(part) for part in first["loc"]]
+    found = first["input"]
+    message = first["msg"].removeprefix("Value error, ")
+    keys = ".".join(_without_tag(location)) or "(top)"
+    if first["type"] == "extra_forbidden":
+        known = _siblings(model, first["loc"])
+        said = f"unknown key '{location[-1]}', known: {', '.join(known)}."
+        said += nearest(location[-1], known)
+    elif first["type"] == "missing":
+        said = "missing; add it"
+    elif first["type"] in ("literal_error", "union_tag_invalid"):
+        allowed = first.get("ctx", {}).get("expected") or first["ctx"]["expected_tags"]
+        names = re.findall(r"'?([\w.]+)'?", allowed.replace(" or ", ", "))
+        if isinstance(found, dict):
+            keys, found = f"{keys}.source", found["source"]
+        said = f"found {found!r}, expected one of {', '.join(names)}.{nearest(found, names)}"
+    else:
+        shown = repr(found)
+        said = f"found {shown if len(shown) < 60 else shown[:57] + '...'}: {message}"
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{where}: {keys}: {said}{more}"
+
+
+def _without_tag(location: list[str]) -> list[str]:
+    """Drop the tag that pydantic puts behind `prepare` for a source, which a user never wrote."""
+    if "prepare" in location[:-1]:
+        behind = location.index("prepare") + 1
+        if location[behind] in ("toy", "voc", "coco"):
+            return location[:behind] + location[behind + 1 :]
+    return location
+
+
+def _siblings(model: type[BaseModel], location: tuple) -> list[str]:
+    """Known keys of the block that holds `location`, found by walking the models along it."""
+    known: Any = model
+    for part in location[:-1]:
+        known = _step(known, str(part))
+    return list(getattr(known, "model_fields", ()))
+
+
+def _step(known: Any, part: str) -> Any:  # noqa: ANN401
+    """The annotation a key further down."""
+    if isinstance(known, type) and issubclass(known, BaseModel):
+        return known.model_fields[part].annotation
+    if get_origin(known) is dict:
+        return get_args(known)[1]
+    models = [o for o in get_args(known) if isinstance(o, type) and issubclass(o, BaseModel)]
+    if len(models) > 1:  # the sources of `prepare`: this part is the tag that picks one
+        return next(m for m in models if part in get_args(m.model_fields["source"].annotation))
+    return _step(models[0], part)
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(Params.model_json_schema(), indent=1))

@@ -1,0 +1,1 @@
+"""Everything the eye sees, overlays, charts and the report, without matplotlib or torch."""

@@ -1,0 +1,122 @@
+"""One table, three languages: the same rows as HTML, Markdown and LaTeX."""
+
+import math
+from dataclasses import dataclass
+from html import escape
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is shown: its decimals, and ± its spread where there is one."""
+
+    value: float
+    spread: float | None = None
+    digits: int = 1
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return MISSING
+        shown = f"{self.value:.{self.digits}f}"
+        if self.spread is None or not math.isfinite(self.spread):
+            return shown
+        return f"{shown} ± {self.spread:.{self.digits}f}"
+
+
+Cell = str | int | float | Number | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns. A missing cell is None; numbers stand at the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{len(row)} cells under {len(self.columns)} columns: {row}")
+
+
+def markdown_table(table: Table) -> str:
+    """Write a table in GitHub's Markdown, its caption as a line above."""
+    rules = ["---:" if right else "---" for right in _at_right(table)]
+    rows = [table.columns, *([_shown(cell) for cell in row] for row in table.rows)]
+    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows]
+    lines.insert(1, f"| {' | '.join(rules)} |")
+    caption = [_markdown(table.caption), ""] if table.caption else []
+    return "\n".join([*caption, *lines]) + "\n"
+
+
+def latex_table(table: Table) -> str:
+    """Write a table as a plain LaTeX tabular, its caption as a comment above."""
+    places = "".join("r" if right else "l" for right in _at_right(table))
+    head, *rows = [
+        " & ".join(map(_latex, row)) + r" \\"
+        for row in [table.columns, *([_shown(cell) for cell in row] for row in table.rows)]
+    ]
+    body = [rf"\begin{{tabular}}{{{places}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
+    caption = [f"% {' '.join(table.caption.split())}"] if table.caption else []
+    return "\n".join([*caption, *body, r"\end{tabular}"]) + "\n"
+
+
+def html_table(table: Table) -> str:
+    """Write a table as HTML in a box of its own that scrolls sideways where the page is narrow."""
+    right = _at_right(table)
+    head = "".join(_html("th", name, at) for name, at in zip(table.columns, right, strict=True))
+    rows = "".join(
+        "<tr>"
+        + "".join(_html("td", _shown(cell), at) for cell, at in zip(row, right, strict=True))
+        + "</tr>"
+        for row in table.rows
+    )
+    caption = f"<figcaption>{escape(table.caption)}</figcaption>" if table.caption else ""
+    return (
+        f'<figure class="full"><div class="scroll" tabindex="0"><table><thead><tr>{head}</tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>{caption}</figure>"
+    )
+
+
+def _at_right(table: Table) -> list[bool]:
+    """Tell the columns of numbers: those that hold one, and no text."""
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    return [
+        any(isinstance(cell, int | float | Number) for cell in column)
+        and not any(isinstance(cell, str) for cell in column)
+        for column in columns
+    ]
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return MISSING
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _html(tag: str, words: str, right: bool) -> str:
+    return f"<{tag}{' class=number' if right else ''}>{escape(words)}</{tag}>"
+
+
+def _markdown(words: str) -> str:
+    plain = escape(" ".join(words.split()), quote=False)
+    return "".join("\\" + letter if letter in "\\|*_`[]" else letter for letter in plain)
+
+
+_LATEX = {
+    **{letter: "\\" + letter for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "–": "--",
+}
+
+
+def _latex(words: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(words.split()))

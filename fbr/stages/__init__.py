@@ -1,0 +1,1 @@
+"""One module per stage of dvc.yaml, each with `run(job)`: the only layer that joins siblings."""

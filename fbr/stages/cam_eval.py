@@ -1,0 +1,46 @@
+"""cam_eval: mIoU of the maps at the recipe's threshold, and the whole threshold curve beside it."""
+
+import numpy as np
+
+from fbr.files import maps
+from fbr.files.tables import write_csv, write_json
+from fbr.metrics.semantic import ThresholdCurve
+from fbr.stages.images import counted, read_ahead
+from fbr.stages.job import Job
+from fbr.stages.scores import announce, named
+
+THRESHOLDS = np.arange(60) / 100
+
+
+def run(job: Job) -> None:
+    """Read each file once; every threshold comes out of one confusion tensor."""
+    numbers = job.numbers
+    folder = job.path("cam_infer", "cams")
+    entries = job.data.split(numbers.split)
+    curve = ThresholdCurve(len(job.data.classes), np.union1d(THRESHOLDS, [numbers.threshold]))
+    read = read_ahead(entries, lambda e: (maps.read(folder / f"{e.id}.npz"), job.data.mask(e)))
+    for entry, (found, target) in counted(read, "cam_eval", len(entries)):
+        curve.update(found.full(), found.keys, target, entry.id)
+    fixed = curve.confusion(numbers.threshold)
+    oracle_threshold, oracle = curve.best()
+    infer = job.params.of("cam_infer", job.axes)
+    columns = curve.curve()
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    write_csv(job.out("curve"), rows)
+    per_class = named(fixed.per_class(), job.data.classes)
+    write_csv(job.out("per_class"), per_class)
+    metrics = {
+        "miou": fixed.miou(),
+        "threshold": numbers.threshold,
+        "threshold_choice": "fixed",
+        "miou_oracle": oracle,
+        "threshold_oracle": oracle_threshold,
+        "pixel_accuracy": fixed.pixel_accuracy(),
+        "split": numbers.split,
+        "images": len(entries),
+        "scales": infer.scales,
+        "flip": infer.flip,
+        "crf": False,
+    }
+    write_json(job.out("metrics.json"), metrics)
+    announce(job, metrics, per_class)

@@ -1,0 +1,79 @@
+"""crf_refine: dense CRF masks, and confident seeds where two passes agree."""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbr.datasets.prepared import Entry, read_image
+from fbr.errors import Refusal
+from fbr.files import maps, pictures
+from fbr.files.atomic import PartialFolder
+from fbr.masks.crf import Crf
+from fbr.masks.seeds import confident_seeds, crf_mask
+from fbr.params import CrfRefine
+from fbr.stages.images import counted
+from fbr.stages.job import Job, log
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All that a worker needs; it gets one id after another."""
+
+    data: Path
+    cams: Path
+    masks: Path
+    seeds: Path
+    numbers: CrfRefine
+
+    def __call__(self, entry: Entry) -> None:
+        image = read_image(self.data, entry)
+        found = maps.read(self.cams / f"{entry.id}.npz")
+        cam, numbers = found.full(), self.numbers
+        crf = Crf(**numbers.crf.model_dump())
+        mask = crf_mask(image, cam, found.keys, numbers.threshold, crf, numbers.confidence)
+        seeds = confident_seeds(
+            image,
+            cam,
+            found.keys,
+            numbers.fg_threshold,
+            numbers.bg_threshold,
+            crf,
+            numbers.confidence,
+        )
+        pictures.write_mask(self.seeds / f"{entry.id}.png", seeds)
+        pictures.write_mask(self.masks / f"{entry.id}.png", mask)
+
+
+def run(job: Job) -> None:
+    """Refine every image that has maps, one process a core; what is done already is skipped."""
+    cams = job.path("cam_infer", "cams")
+    key = job.key(cams, job.path("prepare", "index"))
+    masks, seeds = (PartialFolder(job.out(name), key) for name in ("masks", "seeds"))
+    entries = [e for e in job.data.entries if (cams / f"{e.id}.npz").is_file()]
+    todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in (masks, seeds))]
+    log.info("crf_refine: %d of %d images to do", len(todo), len(entries))
+    work = _Work(job.data.folder, cams, masks.partial, seeds.partial, job.numbers)
+    for _ in counted(_each(work, todo, job.threads), "crf_refine", len(todo)):
+        pass
+    seeds.finish()
+    masks.finish()
+
+
+def _each(work: _Work, todo: list[Entry], processes: int) -> Iterator[None]:
+    """Run over all images; started fresh, for a fork would copy threads that hold locks."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = [pool.submit(work, entry) for entry in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise Refusal(
+                f"a CRF worker died, most likely for want of memory; {processes} ran at once: give the "
+                "stage fewer threads in dvc.yaml and rerun, it goes on where it stopped"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,48 @@
+"""One pass over images: decoded ahead by a thread, what is done already skipped, progress shown."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from fbr.datasets.prepared import Entry
+
+log = logging.getLogger("fbr")
+Read = TypeVar("Read")
+AHEAD = 8
+
+
+def read_ahead(
+    entries: Iterable[Entry], read: Callable[[Entry], Read]
+) -> Iterator[tuple[Entry, Read]]:
+    """Yield entries with what `read` makes of them, read by a thread while the caller works."""
+    with ThreadPoolExecutor(1) as pool:
+        queue = iter(entries)
+        waiting = [(entry, pool.submit(read, entry)) for entry in islice(queue, AHEAD)]
+        while waiting:
+            entry, future = waiting.pop(0)
+            waiting += [(e, pool.submit(read, e)) for e in islice(queue, 1)]
+            yield entry, future.result()
+
+
+Item = TypeVar("Item")
+
+
+def counted(items: Iterable[Item], name: str, total: int) -> Iterator[Item]:
+    """Pass items on, with a bar on a terminal or a line every ten seconds in a log."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, name, total=total, console=Console(stderr=True))
+        return
+    began = said = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said > 10 or number == total:
+            said = now
+            log.info("%s %d/%d, %.1f a second", name, number, total, number / (now - began))

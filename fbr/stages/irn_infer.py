@@ -1,0 +1,76 @@
+"""irn_infer: spread the maps by a random walk over learnt affinities; masks and instances."""
+
+import numpy as np
+import torch
+
+from fbr.datasets.loader import normalise
+from fbr.datasets.prepared import Entry
+from fbr.files import maps, pictures
+from fbr.files.atomic import PartialFolder
+from fbr.files.tables import read_json, write_json
+from fbr.masks import instances
+from fbr.masks.seeds import label_map
+from fbr.masks.walk import random_walk
+from fbr.nets.irn import AffinityNet
+from fbr.params import IrnInfer
+from fbr.stages import networks
+from fbr.stages.images import counted, read_ahead
+from fbr.stages.job import Job, log
+from fbr.train.processes import device
+
+
+def run(job: Job) -> None:
+    """One walk an image: the walk is linear, so a class's scores are the sum of its instances'."""
+    torch.set_num_threads(job.threads)
+    here = device()
+    cams, model = job.path("cam_infer", "cams"), job.path("irn_train", "model")
+    network, _ = networks.load(model, here)
+    key = job.key(cams, model)
+    masks = PartialFolder(job.out("masks"), key)
+    found = PartialFolder(job.state / "instances", key)
+    entries = [e for e in job.data.entries if (cams / f"{e.id}.npz").is_file()]
+    todo = [e for e in entries if not (masks.has(f"{e.id}.png") and found.has(f"{e.id}.json"))]
+    log.info("irn_infer: %d of %d images to do", len(todo), len(entries))
+
+    def read(entry: Entry) -> tuple[np.ndarray, maps.Maps]:
+        return job.data.image(entry), maps.read(cams / f"{entry.id}.npz")
+
+    for entry, (image, seen) in counted(read_ahead(todo, read), "irn_infer", len(todo)):
+        edge, displacement = relations(network, image, here)
+        mask, records = refine(seen, edge, displacement, job.numbers)
+        write_json(found / f"{entry.id}.json", [{"image_id": entry.id, **r} for r in records])
+        pictures.write_mask(masks / f"{entry.id}.png", mask)
+    merged = [record for e in entries for record in read_json(found / f"{e.id}.json")]
+    write_json(job.out("instances.json"), merged)
+    masks.finish()
+
+
+@torch.inference_mode()
+def relations(
+    network: AffinityNet, image: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (h, w) in 0…1, mean over the image and its mirror, and displacements (2, h, w)."""
+    batch = normalise(torch.from_numpy(image)[None].to(device))
+    edge, displacement = network(torch.cat([batch, batch.flip(3)]))
+    edge = edge.float().sigmoid()[:, 0]
+    return ((edge[0] + edge[1].flip(1)) / 2).cpu().numpy(), displacement[0].float().cpu().numpy()
+
+
+def refine(
+    seen: maps.Maps, edge: np.ndarray, displacement: np.ndarray, numbers: IrnInfer
+) -> tuple[np.ndarray, list[dict]]:
+    """Walk from every instance's share of the maps; return the mask (H, W) and COCO records."""
+    cam = maps.resize(seen.cam.astype(np.float32), edge.shape) ** numbers.cam_power
+    shares, ids = instances.instance_cams(
+        cam, seen.keys, instances.label_instances(displacement)
+    )
+    walked = random_walk(shares, edge, numbers.beta, numbers.exp_times, numbers.radius)
+    walked = maps.resize(walked, seen.size)
+    classes = np.stack([walked[ids == key].sum(0) for key in seen.keys]) if len(seen.keys) else walked
+    mask = label_map(classes / max(classes.max(initial=0), 1e-5), seen.keys, numbers.threshold)
+    detected = instances.detect(walked, ids, numbers.threshold)
+    records = [
+        {"category_id": int(id), "segmentation": instances.encode(inside), "score": float(score)}
+        for inside, id, score in zip(*detected, strict=True)
+    ]
+    return mask, records

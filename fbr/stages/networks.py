@@ -1,0 +1,71 @@
+"""Trained networks, built again from the model.json beside their weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fbr.cam import CAM
+from fbr.errors import Refusal, nearest
+from fbr.files import weights
+from fbr.files.tables import read_json
+from fbr.nets import backbones
+from fbr.nets.detectors import DETECTORS
+from fbr.nets.heads import Segmenter
+from fbr.nets.irn import AffinityNet
+from fbr.params import check
+
+
+def cam_method(name: str, backbone: nn.Module, classes: int, options: dict) -> nn.Module:
+    """A CAM method by name, its own numbers checked by the model in its file."""
+    if name not in CAM:
+        raise Refusal(
+            f"params.yaml: method: found '{name}', expected one of {', '.join(CAM)}."
+            f"{nearest(name, CAM)}"
+        )
+    method = CAM[name]
+    return method(backbone, classes, check(options, method.Options, f"params.yaml: {name}: options"))
+
+
+def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:  # noqa: ANN401
+    """An instance network by name; `numbers` has head, anchors, proposals and crop."""
+    if numbers.head not in DETECTORS:
+        raise Refusal(
+            f"params.yaml: head: found '{numbers.head}', expected one of {', '.join(DETECTORS)}."
+            f"{nearest(numbers.head, DETECTORS)}"
+        )
+    build = DETECTORS[numbers.head]
+    return build(backbone, classes, numbers.anchors, numbers.proposals, numbers.crop, **limits)
+
+
+class _Description(dict):
+    """A model.json whose keys read as attributes, like the params block it came from."""
+
+    __getattr__ = dict.__getitem__
+
+
+def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module, dict]:
+    """Build the network of model.json, fill it from model.safetensors, ready for inference."""
+    file = model.with_name("model.json")
+    described = _Description(read_json(file))
+    try:
+        spec = described["network"]
+        classes = len(described["classes"])
+        backbone = backbones.build(spec["name"], spec["stride"], spec["freeze"])
+        match described["stage"]:
+            case "cam_train":
+                options = described["options"]
+                network = cam_method(described["method"], backbone, classes - 1, options)
+            case "irn_train":
+                network = AffinityNet(backbone, backbone.channels)
+            case "seg_train":
+                network = Segmenter(backbone, described["head"], classes, described["rates"])
+            case "wsis_train":
+                network = detector(backbone, described, classes, **limits)
+            case other:
+                raise Refusal(f"{file}: found stage '{other}', expected one that trains a network")
+    except KeyError as error:
+        raise Refusal(f"{file}: no {error} in it; it describes no network, train again") from None
+    weights.fill(network, weights.read(model), model)
+    return network.to(device, memory_format=torch.channels_last).eval(), described

@@ -1,0 +1,52 @@
+"""seg_train: train a segmentation network on pseudo masks."""
+
+from torch import Tensor, nn
+
+from fbr.datasets.prepared import VOID
+from fbr.datasets.transforms import NEAREST
+from fbr.errors import Refusal, nearest
+from fbr.files import pictures
+from fbr.losses.segmentation import LOSSES
+from fbr.nets.heads import Segmenter
+from fbr.stages import training
+from fbr.stages.job import Job
+from fbr.train.processes import joined
+
+
+class SegmentationTask(nn.Module):
+    """A segmenter with its loss."""
+
+    def __init__(self, network: Segmenter, loss: str) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise Refusal(
+                f"params.yaml: loss: found '{loss}', expected one of {', '.join(LOSSES)}."
+                f"{nearest(loss, LOSSES)}"
+            )
+        self.network, self.loss = network, LOSSES[loss]
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """image (B, 3, H, W), mask (B, H, W) with 255 void → named losses."""
+        return self.loss(self.network(batch["image"]), batch["mask"])
+
+
+def run(job: Job) -> None:
+    """Train on the masks of the path, void where the crop sticks out of the image."""
+    numbers = job.numbers
+    masks = job.path("irn_infer", "masks")
+    entries = job.data.split(numbers.split)
+    with joined(job.threads) as processes:
+        backbone = training.backbone(job, numbers.network)
+        network = Segmenter(backbone, numbers.head, len(job.data.classes), numbers.rates)
+        source = training.images(
+            job,
+            entries,
+            lambda s, cut: {"mask": cut.apply(s["mask"], NEAREST, VOID)},
+            lambda entry: {"mask": pictures.read_mask(masks / f"{entry.id}.png")},
+        )
+        inputs = [job.path("prepare", "index"), masks, job.path("cam_train", "model")]
+        task = SegmentationTask(network, numbers.loss)
+        training.train(job, processes, task, [network.head], source, inputs, network)
+        if processes.first:
+            example = training.example(entries[0], job)
+            job.run.segmentation_model(network.eval(), example)

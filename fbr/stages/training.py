@@ -1,0 +1,131 @@
+"""What the four training stages have in common: weights in, one fit, three files out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fbr.datasets.loader import Decoded, Sample, normalise
+from fbr.datasets.prepared import Entry
+from fbr.datasets.transforms import BILINEAR, Geometry, RandomGeometry
+from fbr.errors import Refusal
+from fbr.files import weights
+from fbr.files.tables import write_csv, write_json
+from fbr.nets import backbones
+from fbr.params import Network, Training
+from fbr.stages.job import Job, log
+from fbr.train.loop import Images, Upkeep, fit
+from fbr.train.processes import Processes
+
+PADDING = np.array([124, 116, 104], np.uint8)  # ImageNet's mean: zero after normalising
+Draw = Callable[[Sample, Geometry], Sample]
+
+
+def backbone(job: Job, network: Network) -> backbones.Backbone:
+    """The recipe's backbone with the weights it starts from."""
+    if network.weights == "none":
+        return backbones.build(network.name, network.stride, network.freeze)
+    if network.weights == "imagenet":
+        try:
+            return backbones.build(network.name, network.stride, network.freeze, "imagenet")
+        except OSError as error:
+            raise Refusal(
+                f"ImageNet weights of {network.name} could not be fetched ({error}); name a local "
+                "safetensors file as `weights`"
+            ) from None
+    if network.weights == "cam":
+        path = job.path("cam_train", "model")
+        built = backbones.build(network.name, network.stride, network.freeze)
+        state = weights.read(path)
+        prefix = "backbone."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        weights.fill(built, own, path)
+        return built
+    path = job.workspace.root / network.weights
+    return backbones.build(network.name, network.stride, network.freeze, weights.read(path))
+
+
+def random_geometry(training: Training) -> RandomGeometry:
+    """What the recipe draws its crops from."""
+    ranges = [r and (r.low, r.high) for r in (training.scale, training.long_side)]
+    return RandomGeometry(training.crop, *ranges, training.flip)
+
+
+def images(
+    job: Job,
+    entries: list[Entry],
+    draw: Draw,
+    more: Callable[[Entry], Sample] = lambda entry: {},
+) -> Images:
+    """Read each image once, cut a random crop from it, and let `draw` cut what lies over it."""
+    geometry = random_geometry(job.numbers)
+    decoded = Decoded(lambda i: {"image": job.data.image(entries[i]), **more(entries[i])})
+
+    def sample(index: int, rng: np.random.Generator) -> Sample:
+        arrays = decoded[index]
+        cut = geometry.draw(rng, *arrays["image"].shape[:2])
+        image = cut.apply(arrays["image"], BILINEAR, PADDING)
+        return {"image": image, **draw({**arrays, "index": np.array(index)}, cut)}
+
+    return Images([e.id for e in entries], sample)
+
+
+def train(
+    job: Job,
+    processes: Processes,
+    network: nn.Module,
+    heads: list[nn.Module],
+    source: Images,
+    inputs: list[Path],
+    kept: nn.Module | None = None,
+    finish: Callable[[], None] = lambda: None,
+) -> None:
+    """Fit, then write model.safetensors, model.json and history.csv.
+
+    network: its forward gives losses. heads: modules that start from nothing and take `head_lr`;
+    the rest takes `lr`. inputs: what the work depends on besides the numbers. kept: the part whose
+    weights are written, if not all. finish: last touches to them.
+    """
+    numbers: Training = job.numbers
+    new = [p for head in heads for p in head.parameters()]
+    known = {id(p) for p in new}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) not in known], "lr": numbers.lr},
+        {"params": new, "lr": numbers.head_lr},
+    ]
+    upkeep = Upkeep(
+        name=job.stage,
+        state=job.state,
+        key=job.key(*inputs),
+        checkpoint_minutes=job.params.machine.checkpoint_minutes,
+        loader_threads=job.params.machine.loader_threads,
+        on_log=lambda step, values: job.run.metrics(values, step),
+    )
+    count = sum(p.numel() for p in network.parameters())
+    log.info(
+        "%s: %d images, %.2f M parameters, %s", job.stage, len(source.ids), count / 1e6, processes.device
+    )
+    history = fit(network, groups, source, numbers, job.seed, processes, upkeep)
+    if not processes.first:
+        return
+    finish()
+    weights.write(job.out("model"), kept or network)
+    write_json(job.out("model.json"), describe(job))
+    write_csv(job.out("history"), history)
+
+
+def describe(job: Job) -> dict:
+    """What a model is: enough to build the network again without params.yaml."""
+    return {
+        "stage": job.stage,
+        "classes": job.data.classes,
+        **json.loads(job.numbers.model_dump_json()),
+    }
+
+
+def example(entry: Entry, job: Job) -> np.ndarray:
+    """A normalised image (1, 3, H, W) float32, to export a network with."""
+    return normalise(torch.from_numpy(job.data.image(entry))[None]).contiguous().numpy()

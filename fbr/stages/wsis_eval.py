@@ -1,0 +1,82 @@
+"""wsis_eval: detect the instances of the validation images and score them as COCO does."""
+
+import numpy as np
+import torch
+
+from fbr.datasets.loader import normalise
+from fbr.datasets.prepared import VOID, Entry, Prepared
+from fbr.files.atomic import PartialFolder
+from fbr.files.tables import read_json, write_json
+from fbr.masks.instances import encode
+from fbr.metrics.instance import average_precision
+from fbr.stages import networks
+from fbr.stages.images import counted, read_ahead
+from fbr.stages.job import Job, log
+from fbr.stages.scores import announce
+from fbr.train.processes import device
+
+
+def run(job: Job) -> None:
+    """Detect image by image, going on where an earlier run stopped; then AP over all of them."""
+    numbers = job.numbers
+    torch.set_num_threads(job.threads)
+    here = device()
+    model = job.path("wsis_train", "model")
+    network, _ = networks.load(
+        model, here, score=numbers.score, detections=numbers.detections
+    )
+    entries = job.data.split(numbers.split)
+    folder = PartialFolder(job.state / "detections", job.key(model, job.path("prepare", "index")))
+    todo = [e for e in entries if not folder.has(f"{e.id}.json")]
+    log.info("wsis_eval: %d of %d images to do", len(todo), len(entries))
+    for entry, image in counted(read_ahead(todo, job.data.image), "wsis_eval", len(todo)):
+        with torch.inference_mode():
+            found = network([normalise(torch.from_numpy(image)[None].to(here))[0]])[0]
+        inside = (found["masks"][:, 0] > 0.5).cpu().numpy()
+        rows = zip(found["labels"].tolist(), inside, found["scores"].tolist(), strict=True)
+        write_json(
+            folder / f"{entry.id}.json",
+            [
+                {
+                    "image_id": entry.id,
+                    "category_id": label,
+                    "segmentation": encode(mask),
+                    "score": score,
+                }
+                for label, mask, score in rows
+            ],
+        )
+    detections = [r for e in entries for r in read_json(folder / f"{e.id}.json")]
+    truth = [r for e in entries for r in ground_truth(job.data, e)]
+    scores = average_precision(truth, detections)
+    per_class = [
+        {"id": id, "class": job.data.classes[id], **row}
+        for id, row in scores.pop("per_class").items()
+    ]
+    metrics = {
+        **scores,
+        "per_class": {row["class"]: row["AP50"] for row in per_class},
+        "split": numbers.split,
+        "images": len(entries),
+    }
+    write_json(job.out("detections.json"), detections)
+    write_json(job.out("metrics.json"), metrics)
+    announce(job, scores | {"split": numbers.split, "images": len(entries)}, per_class)
+
+
+def ground_truth(data: Prepared, entry: Entry) -> list[dict]:
+    """COCO records of an image's instances; the class of each is the one its mask shows most."""
+    instances, mask = data.instances(entry), data.mask(entry)
+    records = []
+    for number in np.unique(instances[(instances > 0) & (instances < VOID)]):
+        inside = instances == number
+        classes = np.bincount(mask[inside], minlength=VOID + 1)[1:VOID]
+        if classes.any():
+            records.append(
+                {
+                    "image_id": entry.id,
+                    "category_id": int(classes.argmax()) + 1,
+                    "segmentation": encode(inside),
+                }
+            )
+    return records

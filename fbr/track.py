@@ -1,0 +1,374 @@
+"""Record a stage in MLflow, best effort: the tracker may fail, the work goes on unharmed.
+
+The stage's side of a run only fills a queue. One daemon thread imports MLflow and makes the calls;
+its first failure gives one warning and ends the recording.
+"""
+
+import copy
+import fcntl
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow.entities import Run as StoredRun
+    from torch import nn
+
+FLUSH_SECONDS = 5.0
+METRICS_PER_CALL, PARAMS_PER_CALL, VALUE_LENGTH, NAME_LENGTH = 1000, 100, 6000, 250
+
+# Set only where the user has not. Three quick retries give a dead server about ten seconds (by
+# default it is minutes); the rest keeps MLflow's chatter out of the stage's log.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+# A process forked in the middle of another thread's import inherits import locks that nobody will
+# release, and a loader worker would hang on them: a fork waits until MLflow is imported.
+_imported = threading.Event()
+_imported.set()
+os.register_at_fork(before=lambda: _imported.wait(30.0))
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One execution of a stage: its name, the axes it has, its parameters, and further tags."""
+
+    stage: str
+    axes: dict[str, str]
+    params: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def start(root: Path, info: RunInfo, resume: str | None = None, patience: float = 30.0) -> "Run":
+    """Begin recording; returns at once and never raises.
+
+    Runs go to MLFLOW_TRACKING_URI, or else to `mlflow.db` and `mlruns/` under `root`. `resume` is
+    the id of the MLflow run to continue; one that the store does not know starts a new run.
+    `patience` bounds the wait for the store at the end, in seconds. Nothing is recorded under
+    FBR_TRACK=off, nor by the helper processes (RANK above 0) of a distributed training.
+    """
+    run = Run(patience)
+    if os.environ.get("FBR_TRACK") != "off" and os.environ.get("RANK", "0") == "0":
+        run._begin(Path(root).resolve(), info, resume)
+    return run
+
+
+class Run:
+    """One MLflow run, seen from the stage; all but the last two methods just fill the queue.
+
+    An exception inside the with-block marks the run FAILED, Ctrl-C marks it KILLED.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.id: str | None = None
+        self.patience = patience
+        self._opened = threading.Event()
+        self._jobs: queue.SimpleQueue | None = None  # None: nothing is recorded (any more)
+
+    def wait_id(self, timeout: float) -> str | None:
+        """The run's id, waiting for it up to `timeout` seconds; None if there is none (yet)."""
+        if self._jobs is not None:
+            self._opened.wait(timeout)
+        return self.id
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Add a point to each named curve; they are sent in batches every few seconds."""
+        values, now = dict(values), time.time()
+        self._put(lambda recorder: recorder.collect(values, now, step or 0))
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Store rows of equal keys, such as one per class, as the table `<name>.json`."""
+        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        self._put(lambda to: to.client.log_table(to.run_id, columns, f"{name}.json"))
+
+    def image(self, name: str, pixels: "np.ndarray") -> None:
+        """Store `pixels`, uint8 (H, W, 3) or (H, W), as `<name>.png`; leave the array unchanged."""
+        self._put(lambda to: to.client.log_image(to.run_id, pixels, f"{name}.png"))
+
+    def file(self, path: Path) -> None:
+        """Store a file as it is when its turn comes; it must exist until the run is finished."""
+        self._put(lambda to: to.client.log_artifact(to.run_id, str(path)))
+
+    def text(self, name: str, content: str) -> None:
+        """Store `content` as the text file `name`."""
+        self._put(lambda to: to.client.log_text(to.run_id, content, name))
+
+    def segmentation_model(self, module: "nn.Module", example: "np.ndarray") -> None:
+        """Store a network (N, 3, H, W) → (N, C, H, W) as an MLflow model for images of any size.
+
+        `example` is float32 (N, 3, H, W). The export (a graph, no pickle) takes seconds and runs
+        in the calling thread, because it must not meet another network at work. If it fails, there
+        is one warning and the run goes on.
+        """
+        if self._jobs is None:
+            return
+        _imported.wait(self.patience)
+        folder = tempfile.TemporaryDirectory(prefix="fbr-model-")
+        try:
+            _export(module, example, Path(folder.name, "model"))
+        except Exception as problem:
+            _warn(f"model not recorded: {_reason(problem)}")
+        else:
+            self._put(lambda recorder: recorder.store_model(folder))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run as FINISHED, FAILED or KILLED, waiting up to `patience` for the store."""
+        self._put(lambda recorder: recorder.finish(status))
+        if self._jobs is not None:
+            self._thread.join(self.patience)
+            self._stop(f"no answer from the store within {self.patience:g} s")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        killed = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.finish("FINISHED" if kind is None else "KILLED" if killed else "FAILED")
+
+    def _begin(self, root: Path, info: RunInfo, resume: str | None) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        _imported.clear()
+        self._jobs = queue.SimpleQueue()
+        work = (root, info, resume, self._jobs)
+        self._thread = threading.Thread(target=self._record, args=work, name="track", daemon=True)
+        self._thread.start()
+
+    def _put(self, job: "Callable[[_Recorder], None]") -> None:
+        if (jobs := self._jobs) is not None:
+            jobs.put(job)
+
+    def _record(
+        self, root: Path, info: RunInfo, resume: str | None, jobs: queue.SimpleQueue
+    ) -> None:
+        try:
+            recorder = _Recorder(root, info, resume)
+            self.id = recorder.run_id
+            self._opened.set()
+            while self._jobs is not None:
+                try:
+                    job = jobs.get(timeout=max(0.0, recorder.due - time.monotonic()))
+                except queue.Empty:
+                    job = _Recorder.flush
+                job(recorder)
+                if recorder.finished:
+                    self._jobs = None
+        except BaseException as problem:
+            self._stop(_reason(problem))
+        finally:
+            _imported.set()
+            self._opened.set()
+
+    def _stop(self, reason: str) -> None:
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            _warn(f"tracking off: {reason}; the numbers are in metrics.json and history.csv")
+
+
+class _Recorder:
+    """The other end of the queue: the only place that talks to the store. Everything may raise."""
+
+    def __init__(self, root: Path, info: RunInfo, resume: str | None) -> None:
+        self.began = time.time()
+        import mlflow
+        import mlflow.system_metrics.system_metrics_monitor as machine
+
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = given or f"sqlite:///{root / 'mlflow.db'}"
+        if uri.startswith("sqlite"):
+            import mlflow.store.tracking.sqlalchemy_store
+        _imported.set()
+        # Processes that create the tables at the same moment crash each other, and a process killed
+        # halfway would leave a database that is good for nothing.
+        with _alone(root / ".fbr" / "mlflow.lock") if uri.startswith("sqlite") else nullcontext():
+            if not given and not (root / "mlflow.db").exists():
+                draft = root / "mlflow.db.partial"
+                draft.unlink(missing_ok=True)
+                mlflow.MlflowClient(f"sqlite:///{draft}")
+                draft.rename(root / "mlflow.db")
+            self.client = mlflow.MlflowClient(uri)
+            experiment = f"fbr-{info.axes['data']}"
+            home = None if given else (root / "mlruns" / experiment).as_uri()
+            self.experiment = self._find_experiment(experiment, home)
+        run = self._resumed(resume) or self._new(info)
+        self.run_id, self.began = run.info.run_id, run.info.start_time / 1000
+        self._describe(root, info, run.data.params)
+        self.points: list[tuple[str, float, float, int]] = []
+        # MLflow's own monitors, without the thread that it would run them in.
+        self.monitors = machine.SystemMetricsMonitor(self.run_id, tracking_uri=uri).monitors
+        self.due = time.monotonic() + FLUSH_SECONDS
+        self.finished = False
+
+    def _find_experiment(self, name: str, home: str | None) -> str:
+        if (found := self.client.get_experiment_by_name(name)) is None:
+            try:
+                return self.client.create_experiment(name, home)
+            except Exception:  # on a server, another process may have been faster
+                if (found := self.client.get_experiment_by_name(name)) is None:
+                    raise
+        return found.experiment_id
+
+    def _new(self, info: RunInfo) -> "StoredRun":
+        name = f"{info.stage} {'/'.join(info.axes.values())}"
+        return self.client.create_run(self.experiment, int(1000 * self.began), run_name=name)
+
+    def _resumed(self, run_id: str | None) -> "StoredRun | None":
+        wanted = f"attributes.run_id = '{run_id}'"
+        found = self.client.search_runs([self.experiment], wanted) if run_id else []
+        if not found:
+            return None
+        self.client.update_run(run_id, status="RUNNING")
+        return found[0]
+
+    def _describe(self, root: Path, info: RunInfo, known: dict[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        source = {"mlflow.source.name": f"fbr {info.stage}", "stage": info.stage}
+        tags = {**git_state(root), "engine": engine(), **info.tags, **info.axes, **source}
+        self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        flat = {_name(key): str(value)[:VALUE_LENGTH] for key, value in _leaves(info.params)}
+        # A parameter that the resumed run has already may not be given another value.
+        params = [Param(key, value) for key, value in flat.items() if key not in known]
+        for i in range(0, len(params), PARAMS_PER_CALL):
+            self.client.log_batch(self.run_id, params=params[i : i + PARAMS_PER_CALL])
+
+    def collect(self, values: dict[str, float], when: float, step: int) -> None:
+        self.points += [(name, float(value), when, step) for name, value in values.items()]
+
+    def flush(self) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time()
+        for monitor in self.monitors:
+            monitor.collect_metrics()
+            figures = {f"system/{key}": v for key, v in monitor.aggregate_metrics().items()}
+            self.collect(figures, now, int(now - self.began))
+            monitor.clear_metrics()
+        points = [Metric(_name(key), v, int(1000 * when), s) for key, v, when, s in self.points]
+        self.points.clear()
+        for i in range(0, len(points), METRICS_PER_CALL):
+            self.client.log_batch(self.run_id, metrics=points[i : i + METRICS_PER_CALL])
+        self.due = time.monotonic() + FLUSH_SECONDS
+
+    def store_model(self, folder: tempfile.TemporaryDirectory) -> None:
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        stored = self.client.create_logged_model(self.experiment, "segmentation", self.run_id)
+        card = Model.load(Path(folder.name, "model"))
+        card.model_id = card.model_uuid = stored.model_id
+        card.run_id, card.artifact_path = self.run_id, stored.artifact_location
+        card.save(Path(folder.name, "model", "MLmodel"))
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(stored.model_id, step=0)])
+        self.client.log_model_artifacts(stored.model_id, str(Path(folder.name, "model")))
+        self.client.finalize_logged_model(stored.model_id, "READY")
+        folder.cleanup()
+
+    def finish(self, status: str) -> None:
+        self.flush()
+        self.client.set_terminated(self.run_id, status)
+        self.finished = True
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """The commit, and whether tracked files differ from it; "unknown" outside git."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.check_output(
+            command, text=True, stderr=subprocess.DEVNULL, timeout=10
+        ).strip()
+
+    try:
+        dirty = bool(ask("status", "--porcelain", "--untracked-files=no"))
+        return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": str(dirty).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": "unknown", "git_dirty": "unknown"}
+
+
+def engine() -> str:
+    """Who called this stage: "dvc", "snakemake" (the Snakefile sets FBR_ENGINE) or "shell"."""
+    return os.environ.get("FBR_ENGINE") or ("dvc" if "DVC_STAGE" in os.environ else "shell")
+
+
+def _export(module: "nn.Module", example: "np.ndarray", folder: Path) -> None:
+    """Write an MLflow model folder with `module` as a graph that takes images of any size."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def images(channels: int) -> Schema:
+        return Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1, -1))])
+
+    module = copy.deepcopy(module).cpu().float().eval()
+    # A batch of one would be frozen into the graph, so the example is doubled.
+    pair = np.repeat(example[:1, :, :64, :64].astype(np.float32), 2, axis=0)
+    with torch.no_grad():
+        classes = module(torch.from_numpy(pair)).shape[1]
+        mlflow.pytorch.save_model(
+            module,
+            folder,
+            mlflow_model=Model(),
+            signature=ModelSignature(images(3), images(classes)),
+            input_example=pair,
+            serialization_format="pt2",
+            pip_requirements=mlflow.pytorch.get_default_pip_requirements(),
+        )
+        # The exporter may fix the size without a word, which the signature then denies.
+        exported = mlflow.pytorch.load_model(str(folder))
+        for n, h, w in ((1, 57, 91), (3, 64, 96)):
+            if exported(torch.zeros(n, 3, h, w)).shape != (n, classes, h, w):
+                raise ValueError(f"the exported network does not keep the size {h}×{w}")
+
+
+def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _name(key: str) -> str:
+    """Put `_` for what MLflow refuses in a name: classes are called what people like."""
+    return re.sub(r"[^\w.\- :/]", "_", key)[:NAME_LENGTH]
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:  # closing is not enough: a process forked meanwhile has the file open too
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _reason(problem: BaseException) -> str:
+    first = (str(problem).splitlines() or [""])[0]
+    return f"{type(problem).__name__}: {first}"[:200]
+
+
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

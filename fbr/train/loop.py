@@ -1,0 +1,298 @@
+"""The training loop of every network: mixed precision, accumulation, several processes, resume.
+
+A network is anything whose forward takes a batch (a dict of tensors) and returns named losses, each
+a scalar or a pair (sum, count) whose division is left to the loop, so that the mean runs over all
+processes. Nothing random survives from step to step: each step is seeded by its number, so resuming
+needs no random states and cannot get them wrong.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fbr.datasets.loader import Batch, Loader, Order, Sample, normalise
+from fbr.errors import Refusal
+from fbr.params import Training
+from fbr.train import checkpoint
+from fbr.train.processes import Processes
+from fbr.train.progress import Progress
+
+log = logging.getLogger("fbr")
+Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
+MOMENTS = (0.9, 0.999)
+
+
+class NotFinite(Refusal):
+    """A loss became NaN or infinite: the run stops and names the images of that step."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a training reads: ids, and a function (index, rng) → arrays of one image."""
+
+    ids: list[str]
+    sample: Callable[[int, Any], Sample]
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """Things that never change a result: where the state lies, how often it is saved, threads."""
+
+    name: str
+    state: Path
+    key: str
+    checkpoint_minutes: float
+    loader_threads: int
+    on_log: Callable[[int, dict[str, float]], None] = lambda step, values: None
+
+
+def fit(
+    network: nn.Module,
+    groups: list[dict[str, Any]],
+    images: Images,
+    training: Training,
+    seed: int,
+    processes: Processes,
+    upkeep: Upkeep,
+) -> list[dict[str, float]]:
+    """Train `network` in place and return the history: step, learning rate and mean losses.
+
+    groups: parameter groups with their own `lr`. An earlier, interrupted fit of the same work
+    (`upkeep.key`) is continued to the same result, bit for bit on the same machine.
+    """
+    share = processes.share(training.batch, training.accumulate)
+    network.to(processes.device, memory_format=torch.channels_last).train()
+    _refuse_lonely_batchnorm(network, processes)
+    optimizer = _optimizer(groups, training)
+    file = upkeep.state / "checkpoint.pt"
+    run = _Run(network, optimizer, training, processes)
+    if (state := checkpoint.load(file, upkeep.key)) is not None:
+        run.restore(state)
+        log.info("%s continues at step %d of %d", upkeep.name, run.step, training.steps)
+
+    def positions(part: int) -> range:
+        """Positions of accumulated part `part`: parts run through the global batches in order."""
+        first = (part * processes.world + processes.rank) * share
+        return range(first, first + share)
+
+    parts = training.accumulate
+    loader = Loader(
+        images.ids,
+        images.sample,
+        Order(len(images.ids), seed),
+        positions,
+        upkeep.loader_threads,
+    )
+    batches = loader.batches(run.step * parts, training.steps * parts)
+    saved = time.monotonic()
+    shown = Progress(
+        upkeep.name, run.step, training.steps, training.batch, shown=processes.first
+    )
+    with shown, _polite_end() as asked:
+        while run.step < training.steps:
+            _seed_step(seed, run.step, processes.rank)
+            run.one_step([next(batches) for _ in range(parts)])
+            shown.step(run.step)
+            if run.step % training.log_every == 0 or run.step == training.steps:
+                row = run.close_interval()
+                values = {k: v for k, v in row.items() if k not in ("step", "lr")}
+                shown.losses(run.step, values, row["lr"])
+                upkeep.on_log(
+                    run.step, row | {"images_per_second": shown.images_per_second(run.step)}
+                )
+            due = time.monotonic() - saved > 60 * upkeep.checkpoint_minutes
+            if processes.first and (due or asked()) and run.step < training.steps:
+                run.check_finite()
+                checkpoint.save(file, upkeep.key, run.state())
+                saved = time.monotonic()
+            if asked():
+                raise SystemExit(128 + asked())
+    return run.history
+
+
+class _Run:
+    """The moving parts of one training: everything that a checkpoint holds."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        training: Training,
+        processes: Processes,
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.training, self.processes = training, processes
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self._names: list[str] = []
+        self._kept: list[Tensor] = []  # losses of this interval, left on the device
+        self._ids: list[list[str]] = []
+        on_gpu = processes.device.type == "cuda"
+        self._module = (
+            DistributedDataParallel(
+                network,
+                device_ids=[processes.device.index] if on_gpu else None,
+                broadcast_buffers=False,
+            )
+            if processes.world > 1
+            else network
+        )
+
+    def one_step(self, parts: list[Batch]) -> None:
+        """Forward and backward of every accumulated part, then one step of the optimiser."""
+        self._set_lr()
+        total: Tensor | float = 0.0
+        for number, batch in enumerate(parts):
+            last = number == len(parts) - 1
+            alone = self.processes.world == 1
+            with nullcontext() if last or alone else self._module.no_sync():
+                values = self._losses(batch)
+                loss = torch.stack(list(values.values())).sum() / len(parts)
+                loss.backward()
+            self._names = list(values)
+            total = total + torch.stack([v.detach().float() for v in values.values()]) / len(parts)
+        if self.training.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._kept.append(total)
+        self._ids.append([id for batch in parts for id in batch.ids])
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        device = self.processes.device
+        tensors = {
+            k: v.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else v
+            for k, v in batch.tensors.items()
+        }
+        tensors["image"] = normalise(tensors["image"])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bfloat16):
+            losses: Losses = self._module(tensors)
+        return {name: self._mean(value) for name, value in losses.items()}
+
+    def _mean(self, value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """A scalar as it is; (sum, count) over the count of all processes.
+
+        Gradients are averaged over processes, hence the mean count: sum/mean(count), averaged, is
+        the sum of all over the count of all.
+        """
+        if isinstance(value, Tensor):
+            return value.float()
+        total, count = value
+        count = self.processes.sum(count.detach().float().clone()) / self.processes.world
+        return total.float() / count.clamp(min=1 / self.processes.world)
+
+    def _set_lr(self) -> None:
+        """Poly schedule, after a linear warm-up; a function of the step alone."""
+        t = self.training
+        factor = (1 - self.step / t.steps) ** t.power
+        if t.warmup:
+            factor *= min(1.0, (self.step + 1) / t.warmup)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+
+    def close_interval(self) -> dict[str, float]:
+        """Mean losses since the last call, over all processes, as a row of the history."""
+        self.check_finite()
+        kept = torch.stack(self._kept).mean(0)
+        means = (self.processes.sum(kept) / self.processes.world).tolist()
+        lr = self.optimizer.param_groups[0]["lr"]
+        row = {"step": self.step, "lr": lr, **dict(zip(self._names, means, strict=True))}
+        self.history.append(row)
+        self._kept, self._ids = [], []
+        return row
+
+    def check_finite(self) -> None:
+        """Stop on the first step of the interval with a non-finite loss, naming its images.
+
+        Read once an interval, not once a step: reading waits for the device.
+        """
+        if not self._kept:
+            return
+        losses = torch.stack(self._kept)
+        wrong = (~torch.isfinite(losses)).any(1).nonzero()
+        if len(wrong):
+            index = int(wrong[0])
+            step = self.step - len(self._kept) + index + 1
+            named = dict(zip(self._names, losses[index].tolist(), strict=True))
+            bad = ", ".join(f"{k}={v}" for k, v in named.items() if not math.isfinite(v))
+            raise NotFinite(
+                f"step {step}: loss {bad}, expected a finite number; images of that step: "
+                f"{' '.join(self._ids[index])}. Lower the learning rate, or look at these images"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "names": self._names,
+            "kept": self._kept,
+            "ids": self._ids,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.history = state["step"], state["history"]
+        self._names, self._ids = state["names"], state["ids"]
+        self._kept = [kept.to(self.processes.device) for kept in state["kept"]]
+
+
+def _optimizer(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
+    groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
+    groups = [g for g in groups if g["params"]]
+    decay = training.weight_decay
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=training.momentum, weight_decay=decay)
+        case "adam":
+            return torch.optim.Adam(groups, betas=MOMENTS, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(groups, betas=MOMENTS, weight_decay=decay)
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed dropout and sampling by what identifies the step."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 1_009 + rank) % (1 << 63))
+
+
+def _refuse_lonely_batchnorm(network: nn.Module, processes: Processes) -> None:
+    """Batch statistics of a part of the batch would change the result with the processes."""
+    trains = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    trains = [m for m in trains if m.training]
+    if processes.world > 1 and trains:
+        raise Refusal(
+            f"{processes.world} processes and {len(trains)} batch-norm layers that learn their "
+            "statistics: the result would depend on the number of processes; freeze them "
+            "(weights: imagenet), use a network with group norm, or one process"
+        )
+
+
+@contextmanager
+def _polite_end() -> Iterator[Callable[[], int]]:
+    """On SIGTERM, finish the step, save, leave: yields a function that returns the signal or 0."""
+    received = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = number
+
+    earlier = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: received
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

@@ -1,0 +1,70 @@
+"""Where this process stands among those of one training (torchrun's environment), and its device."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from fbr.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Processes:
+    """rank of world; one process alone is rank 0 of 1."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over processes; no gradient flows through."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share(self, batch: int, accumulate: int) -> int:
+        """Images of one process in one accumulated part; the global batch is kept or refused."""
+        parts = self.world * accumulate
+        if batch % parts:
+            raise Refusal(
+                f"batch {batch} cannot be split evenly over {self.world} processes × {accumulate} "
+                f"accumulated parts; choose a multiple of {parts}, or other processes"
+            )
+        return batch // parts
+
+
+def device() -> torch.device:
+    """The GPU of this process if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+@contextmanager
+def joined(threads: int) -> Iterator[Processes]:
+    """Join the group that torchrun started, or be alone; leave it at the end."""
+    torch.set_num_threads(threads)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    here = device()
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+        torch.backends.cudnn.benchmark = False
+    # The same numbers give the same bytes; where a GPU kernel has no such form, torch says so once.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if world == 1:
+        yield Processes(0, 1, here)
+        return
+    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), world, here)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""Slow literal twins: each equation as loops, to test the fast code against."""
