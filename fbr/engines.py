@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbr.errors import Refusal
+from fbr.errors import Refusal, nearest
 from fbr.workspace import PATHS, Workspace
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def before_graph(
         settings = workflow.dag_settings
         if workflow.is_main_process:
             with refusing():
+                for target in settings.targets:
+                    _check_name(target, workflow)
                 check(list(settings.targets) or [workflow.default_target])
             if not snakemake(workspace):
                 shutil.rmtree(workspace.snakemake_locks, ignore_errors=True)
@@ -115,6 +117,16 @@ def before_graph(
         plan(*args, **kwargs)
 
     workflow._prepare_dag = prepare
+
+
+def _check_name(target: str, workflow: "Workflow") -> None:
+    """Refuse a target that is neither a path nor the name of a rule without wildcards."""
+    known = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    if "/" not in target and target not in known and not Path(target).exists():
+        raise Refusal(
+            f"unknown target '{target}', expected a path or one of {', '.join(known)}."
+            f"{nearest(target, known)}"
+        )
 
 
 def claim(workspace: Workspace) -> None:

@@ -317,7 +317,7 @@ class Params(Strict):
             if any(getattr(block, stage) for block in recipes.values())
         ]
 
-    def of(self, stage: str, axes: dict[str, str]) -> Any:  # noqa: ANN401
+    def of(self, stage: str, axes: dict[str, str]) -> Any:
         """The block of `stage` for these axes, or a refusal that says which block is missing."""
         axis = SECTION[stage]
         section = getattr(self, axis)
@@ -393,7 +393,7 @@ def read(path: Path | str = "params.yaml") -> dict:
         raise Refusal(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def check(raw: object, model: type[BaseModel], where: str) -> Any:  # noqa: ANN401
+def check(raw: object, model: type[BaseModel], where: str) -> Any:
     """Validate `raw` against `model`, naming the first mistake as `where: key: …`."""
     try:
         return model.model_validate(raw)
@@ -445,7 +445,7 @@ def _siblings(model: type[BaseModel], location: tuple) -> list[str]:
     return list(getattr(known, "model_fields", ()))
 
 
-def _step(known: Any, part: str) -> Any:  # noqa: ANN401
+def _step(known: Any, part: str) -> Any:
     """The annotation a key further down."""
     if isinstance(known, type) and issubclass(known, BaseModel):
         return known.model_fields[part].annotation

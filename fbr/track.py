@@ -6,6 +6,7 @@ its first failure gives one warning and ends the recording.
 
 import copy
 import fcntl
+import json
 import os
 import queue
 import re
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -81,6 +82,7 @@ class Run:
         self.id: str | None = None
         self.patience = patience
         self._opened = threading.Event()
+        self._thread: threading.Thread | None = None
         self._jobs: queue.SimpleQueue | None = None  # None: nothing is recorded (any more)
 
     def wait_id(self, timeout: float) -> str | None:
@@ -96,8 +98,7 @@ class Run:
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Store rows of equal keys, such as one per class, as the table `<name>.json`."""
-        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-        self._put(lambda to: to.client.log_table(to.run_id, columns, f"{name}.json"))
+        self._put(lambda to: to.store_table(f"{name}.json", rows))
 
     def image(self, name: str, pixels: "np.ndarray") -> None:
         """Store `pixels`, uint8 (H, W, 3) or (H, W), as `<name>.png`; leave the array unchanged."""
@@ -121,8 +122,8 @@ class Run:
         if self._jobs is None:
             return
         _imported.wait(self.patience)
-        folder = tempfile.TemporaryDirectory(prefix="fbr-model-")
         try:
+            folder = tempfile.TemporaryDirectory(prefix="fbr-model-")
             _export(module, example, Path(folder.name, "model"))
         except Exception as problem:
             _warn(f"model not recorded: {_reason(problem)}")
@@ -132,8 +133,9 @@ class Run:
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run as FINISHED, FAILED or KILLED, waiting up to `patience` for the store."""
         self._put(lambda recorder: recorder.finish(status))
-        if self._jobs is not None:
-            self._thread.join(self.patience)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(self.patience)
             self._stop(f"no answer from the store within {self.patience:g} s")
 
     def __enter__(self) -> Self:
@@ -188,30 +190,29 @@ class _Recorder:
 
     def __init__(self, root: Path, info: RunInfo, resume: str | None) -> None:
         self.began = time.time()
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = given or f"sqlite:///{root / 'mlflow.db'}"
+        local = uri.startswith("sqlite")
         import mlflow
         import mlflow.system_metrics.system_metrics_monitor as machine
 
-        given = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = given or f"sqlite:///{root / 'mlflow.db'}"
-        if uri.startswith("sqlite"):
+        if local:
             import mlflow.store.tracking.sqlalchemy_store
         _imported.set()
-        # Processes that create the tables at the same moment crash each other, and a process killed
-        # halfway would leave a database that is good for nothing.
-        with _alone(root / ".fbr" / "mlflow.lock") if uri.startswith("sqlite") else nullcontext():
-            if not given and not (root / "mlflow.db").exists():
-                draft = root / "mlflow.db.partial"
-                draft.unlink(missing_ok=True)
-                mlflow.MlflowClient(f"sqlite:///{draft}")
-                draft.rename(root / "mlflow.db")
+        # Processes that create the tables at the same moment crash each other.
+        with _alone(root / ".fbr" / "mlflow.lock") if local else nullcontext():
+            if not given:
+                _create_database(root / "mlflow.db")
             self.client = mlflow.MlflowClient(uri)
-            experiment = f"fbr-{info.axes['data']}"
-            home = None if given else (root / "mlruns" / experiment).as_uri()
-            self.experiment = self._find_experiment(experiment, home)
+            name = f"fbr-{info.axes['data']}"
+            self.experiment = self._find_experiment(
+                name, None if given else (root / "mlruns" / name).as_uri()
+            )
         run = self._resumed(resume) or self._new(info)
         self.run_id, self.began = run.info.run_id, run.info.start_time / 1000
         self._describe(root, info, run.data.params)
         self.points: list[tuple[str, float, float, int]] = []
+        self.tables: list[dict[str, str]] = []
         # MLflow's own monitors, without the thread that it would run them in.
         self.monitors = machine.SystemMetricsMonitor(self.run_id, tracking_uri=uri).monitors
         self.due = time.monotonic() + FLUSH_SECONDS
@@ -267,6 +268,14 @@ class _Recorder:
         for i in range(0, len(points), METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics=points[i : i + METRICS_PER_CALL])
         self.due = time.monotonic() + FLUSH_SECONDS
+
+    def store_table(self, path: str, rows: list[dict[str, Any]]) -> None:
+        # Not log_table, which would append to the table of a run that is resumed.
+        names = list(rows[0]) if rows else []
+        table = {"columns": names, "data": [[row[name] for name in names] for row in rows]}
+        self.client.log_dict(self.run_id, table, path)
+        self.tables.append({"path": path, "type": "table"})
+        self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps(self.tables))
 
     def store_model(self, folder: tempfile.TemporaryDirectory) -> None:
         from mlflow.entities import LoggedModelOutput
@@ -354,6 +363,18 @@ def _name(key: str) -> str:
     return re.sub(r"[^\w.\- :/]", "_", key)[:NAME_LENGTH]
 
 
+def _create_database(path: Path) -> None:
+    """Make MLflow's tables under another name, so that a killed process leaves no half of them."""
+    import mlflow
+
+    if not path.exists():
+        for leftover in path.parent.glob(f"{path.name}.partial*"):
+            leftover.unlink()
+        draft = path.with_name(f"{path.name}.partial")
+        mlflow.MlflowClient(f"sqlite:///{draft}")
+        draft.rename(path)
+
+
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -371,4 +392,5 @@ def _reason(problem: BaseException) -> str:
 
 
 def _warn(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # the log may be on the disk that is full
+        print(message, file=sys.stderr, flush=True)

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -79,3 +81,33 @@ def environment() -> dict[str, str]:
     mine = {k: v for k, v in os.environ.items() if k not in ("DVC_STAGE", "FBR_ENGINE", "RANK")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return mine | {"PATH": path, "FBR_TRACK": "off"}
+
+
+class Started:
+    """An engine in the background, in a process group of its own, hanging in one stage."""
+
+    def __init__(self, folder: Path, stage: str, *command: str) -> None:
+        self.hang = folder / f"hang-{stage}"
+        self.hang.touch()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        trace, until = folder / "trace", time.monotonic() + 60
+        while not (trace.is_file() and f"begin {stage} " in trace.read_text()):
+            assert self.process.poll() is None, f"{command} ended early"
+            assert time.monotonic() < until, f"{command} never came to {stage}"
+            time.sleep(0.05)
+
+    def __enter__(self) -> "Started":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Kill the whole group as a power cut would, and let the stage run the next time."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.hang.unlink()

@@ -48,7 +48,9 @@ def build(
                 objects[annotation["image_id"]].append(annotation)
             listed = sorted(content["images"], key=lambda image: image["id"])
         except (KeyError, json.JSONDecodeError) as error:
-            raise Refusal(f"{file}: not COCO's instance annotations ({error}); fetch it again") from None
+            raise Refusal(
+                f"{file}: not COCO's instance annotations ({error}); fetch it again"
+            ) from None
         for image in listed:
             id = Path(image["file_name"]).stem
             link(base / folder / image["file_name"], folders["images"] / f"{id}.jpg")

@@ -1,8 +1,8 @@
-"""The toy world: generated images that hold the problem FBR exists for, with everything that is true about them.
+"""The toy world: generated images that hold the problem FBR exists for, and what is true of them.
 
-An object is a large body of any colour and a small part that gives its class away, and nine times in ten it stands on the
-companion ground of its class. Image labels cannot tell the three apart: a plain CAM lights up the part, misses the body
-and bleeds into the ground.
+An object is a large body of any colour and a small part that gives its class away, and nine times
+in ten it stands on the companion ground of its class. Image labels cannot tell the three apart: a
+plain CAM lights up the part, misses the body and bleeds into the ground.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class World:
     object_scale: tuple[float, float] = (0.34, 0.46)  # half the length of a lone object, in sides
     min_visible: float = 0.5  # share of an object that those before it must leave in sight
     part_size: float = 1.0  # length of the distinctive part, 1 = as modelled
-    body_texture: float = 0.12  # contrast of the pattern by which a body hints at its class
+    body_texture: float = 0.16  # contrast of the pattern by which a body hints at its class
     contrast: float = 0.8  # of every ground, 1 = as modelled
     noise: float = 0.02  # standard deviation of the sensor noise, for an image in 0…1
     cooccurrence: float = 0.9  # chance that a class in the image brings its companion ground
@@ -47,11 +47,12 @@ class World:
 
 @dataclass(frozen=True)
 class Scene:
-    """One image and what is true about it; arrays are uint8 (H, W), the image (H, W, 3).
+    """One image and what is true of it; arrays are uint8 (H, W), the image (H, W, 3).
 
-    mask: 0 background, 1…K, 255 on the line around objects. instances: 0 none, 1…n, 255 on the same line. saliency: an
-    imperfect 0…255. companions, parts: the class whose companion ground, or distinctive part, is seen there, else 0.
-    classes: the ids of the classes in sight, ascending.
+    mask is 0 for background, 1…K, and 255 on the line around objects; instances 0 for none, 1…n,
+    and 255 on the same line; saliency an imperfect 0…255. companions and parts are the class whose
+    companion ground, or distinctive part, is seen there, else 0. classes are the ids in sight,
+    ascending.
     """
 
     image: np.ndarray
@@ -64,7 +65,7 @@ class Scene:
 
 
 def draw(world: World, seed: int, index: int) -> Scene:
-    """Draw image `index` of the world grown from `seed`: always the same bytes, whatever else is drawn."""
+    """Draw image `index` of a world and seed: always the same bytes, whatever else was drawn."""
     easel = _Easel(world, np.random.default_rng([seed, index]))
     figures, instances = _gather(easel)
     _paint_neutrals(easel)
@@ -87,7 +88,7 @@ def draw(world: World, seed: int, index: int) -> Scene:
 
 
 class _Pose(NamedTuple):
-    """Where an object of class `label` is, in pixels, half its length, its lean, and 1 if it looks right, -1 if left."""
+    """Where an object is, half its length, its lean, and 1 if it looks right, -1 if left."""
 
     label: int
     x: float
@@ -108,7 +109,7 @@ class _Pose(NamedTuple):
 
 
 class _Figure(NamedTuple):
-    """An object cut out: its window of the image, there (u, v), and how deep in its body and part, in pixels."""
+    """An object cut out: its window, (u, v) there, and how many pixels deep in body and part."""
 
     pose: _Pose
     window: tuple[slice, slice]
@@ -119,7 +120,7 @@ class _Figure(NamedTuple):
 
 
 class _Easel:
-    """A picture in the making: its size, coordinates, white noise (H, W) and colour planes (3, H, W)."""
+    """A picture in the making: size, coordinates, white noise (H, W), colour planes (3, H, W)."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
@@ -138,7 +139,7 @@ class _Easel:
         return np.einsum("jh,jw->hw", rows, _easing(self.width, cells))
 
     def cover(self, inside: np.ndarray, paint: Paint, x: np.ndarray, y: np.ndarray) -> None:
-        """Paint the ground where `inside` (H, W), in pixels, is positive, in a tint and grain size of its own."""
+        """Paint a ground, in a tint and stretch of its own, where `inside` (H, W) is positive."""
         stretch = self.rng.uniform(0.8, 1.25)
         tone = paint.pattern(Spot(x * stretch, y * stretch, self.swell(7), self.grain))
         tone = 0.5 + self.world.contrast * (tone - 0.5)
@@ -147,7 +148,7 @@ class _Easel:
 
 
 def _gather(easel: _Easel) -> tuple[list[_Figure], np.ndarray]:
-    """Choose and place objects, far to near; return them and the instances (H, W) that stay in sight."""
+    """Place objects from far to near; return them and the instances (H, W) left in sight."""
     world, rng = easel.world, easel.rng
     wanted = int(rng.integers(*world.objects, endpoint=True))
     chosen = rng.permutation(len(KINDS))[: rng.integers(*world.classes, endpoint=True)] + 1
@@ -170,7 +171,7 @@ def _gather(easel: _Easel) -> tuple[list[_Figure], np.ndarray]:
 
 
 def _pose(easel: _Easel, label: int, crowd: int) -> _Pose:
-    """Find an object a place mostly inside the image, and a size that leaves room for `crowd` of them."""
+    """Find a place mostly inside the image, and a size that leaves room for `crowd` objects."""
     rng, kind = easel.rng, KINDS[label - 1]
     room = min(easel.height, easel.width) * crowd**-0.4
     scale = room * kind.scale * rng.uniform(*easel.world.object_scale)
@@ -231,7 +232,7 @@ def _paint_companions(easel: _Easel, figures: list[_Figure]) -> np.ndarray:
 
 
 def _paint_figure(easel: _Easel, figure: _Figure) -> None:
-    """Paint a body of any colour, on it the part that tells the class, and round both with light from above."""
+    """Paint a body of any colour and the part that tells its class; round both by shading."""
     rng, contrast = easel.rng, easel.world.body_texture
     pose, window, u, v, body, part = figure
     planes = easel.planes[:, *window]
@@ -250,13 +251,13 @@ def _paint_figure(easel: _Easel, figure: _Figure) -> None:
 def _lay(
     planes: np.ndarray, inside: np.ndarray, tone: np.ndarray, dark: np.ndarray, light: np.ndarray
 ) -> None:
-    """Blend dark + tone · (light - dark) into planes (3, h, w), fully half a pixel inside the border."""
+    """Blend dark + tone · (light - dark) into planes (3, h, w); the edge is one pixel wide."""
     dark, light = (np.asarray(colour, np.float32)[:, None, None] for colour in (dark, light))
     planes += np.clip(inside + 0.5, 0, 1) * (dark + tone * (light - dark) - planes)
 
 
 def _photograph(easel: _Easel) -> np.ndarray:
-    """Light the picture unevenly, soften it as a lens does, add sensor noise; return uint8 (H, W, 3)."""
+    """Light unevenly, soften as a lens does, add sensor noise; return uint8 (H, W, 3)."""
     planes = easel.planes * (1 + 0.1 * easel.swell(3))
     for axis in (1, 2):
         planes = ndimage.correlate1d(planes, LENS, axis, mode="nearest")
@@ -265,7 +266,7 @@ def _photograph(easel: _Easel) -> np.ndarray:
 
 
 def _saliency(easel: _Easel, instances: np.ndarray, companions: np.ndarray) -> np.ndarray:
-    """Return objects as an imperfect detector sees them: soft, uneven, some missing, some ground with them."""
+    """Return what a poor detector sees: soft, uneven, objects missing, pieces of ground added."""
     world, rng = easel.world, easel.rng
     noticed = rng.random(int(instances.max()) + 1) >= world.saliency_miss
     noticed[0] = False

@@ -1,4 +1,4 @@
-"""The cast of the toy world: the shapes, patterns and colours of its six classes and of their grounds."""
+"""The cast of the toy world: shapes, patterns and colours of its six classes and its grounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Ellipse(NamedTuple):
 
 
 class Polygon(NamedTuple):
-    """A convex polygon in object coordinates, as half-planes a·x + b·y + c ≥ 0 with unit normals."""
+    """A convex polygon in object coordinates: half-planes a·x + b·y + c ≥ 0 of unit normals."""
 
     sides: tuple[tuple[float, float, float], ...]
 
@@ -56,7 +56,7 @@ def depth(shape: Shape, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 class Spot(NamedTuple):
-    """Where a pattern is asked for: coordinates in pixels, smooth noise in -1…1, white noise of sd 1."""
+    """What patterns are made of: coordinates in pixels, smooth noise in -1…1, white noise, sd 1."""
 
     x: np.ndarray
     y: np.ndarray
@@ -64,7 +64,7 @@ class Spot(NamedTuple):
     grain: np.ndarray
 
 
-# From a spot to tones: 0 is the dark colour of a paint, 1 the light one, and a little beyond is fine.
+# From spots to tones: 0 is the dark colour of a paint, 1 the light one, a little beyond is fine.
 Pattern = Callable[[Spot], np.ndarray]
 
 
@@ -185,7 +185,7 @@ KINDS = (
             polygon((-0.07, -1.05), (0.03, -1.05), (0.03, 0.4), (-0.07, 0.4)),
         ),
         body_pattern=_hoops,
-        part=(polygon((-0.1, -0.7), (-0.1, 0.24), (-0.68, 0.24)),),
+        part=(polygon((-0.1, -0.88), (-0.1, 0.24), (-0.8, 0.24)),),
         joint=(-0.1, 0.24),
         part_paint=Paint(_hoops, (0.85, 0.05, 0.1), (1.0, 0.9, 0.88)),
         ground=Ellipse(0.0, 0.85, 1.58, 0.53),
@@ -204,7 +204,7 @@ KINDS = (
             Ellipse(0.7, 0.42, 0.15, 0.15),
         ),
         body_pattern=_pinstripes,
-        part=(polygon((0.64, -0.4), (0.92, -0.4), (1.0, 0.42), (0.64, 0.42)),),
+        part=(polygon((0.56, -0.4), (0.92, -0.4), (1.0, 0.42), (0.56, 0.42)),),
         joint=(0.98, 0.1),
         part_paint=Paint(_chevrons, (0.1, 0.08, 0.05), (1.0, 0.85, 0.0)),
         ground=Ellipse(0.0, 0.6, 4.4, 0.28),
@@ -222,8 +222,8 @@ KINDS = (
         ),
         body_pattern=_pinstripes,
         part=(
-            polygon((-0.98, 0.0), (-1.1, -0.45), (-0.85, -0.45), (-0.55, 0.0)),
-            polygon((-0.55, 0.0), (-0.85, 0.45), (-1.1, 0.45), (-0.98, 0.0)),
+            polygon((-1.02, 0.0), (-1.16, -0.54), (-0.86, -0.54), (-0.5, 0.0)),
+            polygon((-0.5, 0.0), (-0.86, 0.54), (-1.16, 0.54), (-1.02, 0.0)),
         ),
         joint=(-0.8, 0.0),
         part_paint=Paint(_pinstripes, (0.8, 0.0, 0.55), (1.0, 0.3, 0.85)),
@@ -244,7 +244,7 @@ KINDS = (
             polygon((0.3, 0.3), (0.5, 0.3), (0.5, 0.9), (0.3, 0.9)),
         ),
         body_pattern=_curls,
-        part=(Ellipse(0.92, -0.15, 0.28, 0.32), Ellipse(0.72, -0.42, 0.16, 0.1)),
+        part=(Ellipse(0.96, -0.15, 0.34, 0.38), Ellipse(0.72, -0.47, 0.19, 0.12)),
         joint=(0.72, -0.15),
         part_paint=Paint(_curls, (0.2, 0.05, 0.55), (0.45, 0.2, 0.95)),
         ground=Ellipse(0.0, 0.75, 1.23, 0.57),
@@ -265,7 +265,7 @@ KINDS = (
             polygon((0.34, 0.2), (0.66, 0.2), (0.62, 0.95), (0.38, 0.95)),
         ),
         body_pattern=_curls,
-        part=(Ellipse(0.0, -0.1, 0.26, 0.3),),
+        part=(Ellipse(0.0, -0.1, 0.31, 0.36),),
         joint=(0.0, -0.1),
         part_paint=Paint(_checks, (0.0, 0.5, 0.55), (0.2, 0.95, 0.9)),
         ground=Ellipse(0.0, 0.9, 1.32, 0.57),
@@ -282,7 +282,7 @@ KINDS = (
             polygon((-0.45, -0.05), (-0.45, 0.4), (-1.15, 0.5), (-1.15, -0.05)),
         ),
         body_pattern=_hoops,
-        part=(Ellipse(0.65, -0.18, 0.3, 0.28), polygon((0.8, -0.36), (1.22, -0.14), (0.8, 0.0))),
+        part=(Ellipse(0.68, -0.2, 0.36, 0.34), polygon((0.86, -0.42), (1.36, -0.16), (0.86, 0.02))),
         joint=(0.5, -0.05),
         part_paint=Paint(_dots, (0.95, 0.4, 0.0), (1.0, 0.75, 0.2)),
         ground=Ellipse(-0.1, 0.15, 1.14, 0.84),

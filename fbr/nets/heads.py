@@ -28,22 +28,20 @@ class DeepLabV2(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """Parallel dilated convolutions and image pooling, refined by the stride-4 map (1802.02611).
+    """Parallel dilated convolutions and image pooling, refined by a fine map (arXiv 1802.02611)."""
 
-    Group norm throughout: the pooled branch has one value a channel, which batch statistics of a
-    small batch cannot normalise.
-    """
-
-    WIDTH, FINE = 256, 48
+    WIDTH, FINE = 256, 48  # the paper's
 
     def __init__(self, channels: list[int], classes: int, rates: list[int]) -> None:
         super().__init__()
         width = min(self.WIDTH, channels[-1])
-        self.level = next(i for i, c in enumerate(channels) if c >= self.FINE or i == len(channels) - 2)
+        # The stride-4 map: behind the stem of a ResNet, the first of a small network.
+        self.level = 1 if len(channels) > 3 else 0
         self.branches = nn.ModuleList(
             [_block(channels[-1], width, 1), *(_block(channels[-1], width, 3, r) for r in rates)]
         )
-        self.pool = _block(channels[-1], width, 1)
+        # One value a channel and image: too few for batch statistics.
+        self.pool = _block(channels[-1], width, 1, norm=nn.GroupNorm(8, width))
         self.project = _block(width * (len(rates) + 2), width, 1)
         self.fine = _block(channels[self.level], self.FINE, 1)
         self.refine = nn.Sequential(_block(width + self.FINE, width, 3), _block(width, width, 3))
@@ -58,11 +56,13 @@ class DeepLabV3Plus(nn.Module):
         return self.classify(self.refine(torch.cat([deep, fine], 1)))
 
 
-def _block(inputs: int, outputs: int, kernel: int, rate: int = 1) -> nn.Sequential:
+def _block(
+    inputs: int, outputs: int, kernel: int, rate: int = 1, norm: nn.Module | None = None
+) -> nn.Sequential:
     padding = rate * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=rate, bias=False),
-        nn.GroupNorm(8, outputs),
+        norm or nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
 

@@ -1,11 +1,11 @@
 """Networks applied to one image at several scales and flipped."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from collections.abc import Callable
 
 from fbr.datasets.loader import normalise
 

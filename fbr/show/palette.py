@@ -2,23 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
+from fbr.files.pictures import voc_palette
 
 VOID = 255
-
-
-def voc_palette() -> np.ndarray:
-    """Return the VOC colour map as (256, 3) uint8; row 255 is the colour of void.
-
-    The bits of an id are dealt in turn to red, green and blue, the lowest ones to the highest bit.
-    """
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            dealt = (ids >> (3 * bit + channel)) & 1
-            colours[:, channel] |= (dealt << (7 - bit)).astype(np.uint8)
-    return colours
 
 
 PALETTE = voc_palette()

@@ -3,12 +3,14 @@
 import numpy as np
 import torch
 
+from fbr.datasets.prepared import Entry
 from fbr.files import maps
 from fbr.files.atomic import PartialFolder
 from fbr.nets.inference import multi_scale
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
+from fbr.stages.overlays import Tiles, cam_tile, track_overlays
 from fbr.train.processes import device
 
 STRIDE = 4
@@ -35,3 +37,9 @@ def run(job: Job) -> None:
         cam = (chosen / peak).cpu().numpy()
         maps.write(folder / f"{entry.id}.npz", maps.Maps(keys, cam, (entry.height, entry.width)))
     folder.finish()
+
+    def tiles(entry: Entry) -> Tiles:
+        image, found = job.data.image(entry), maps.read(job.out("cams") / f"{entry.id}.npz")
+        return [("image", image), ("CAM", cam_tile(image, found.cam))]
+
+    track_overlays(job, entries, tiles)

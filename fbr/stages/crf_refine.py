@@ -16,6 +16,7 @@ from fbr.masks.seeds import confident_seeds, crf_mask
 from fbr.params import CrfRefine
 from fbr.stages.images import counted
 from fbr.stages.job import Job, log
+from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ def run(job: Job) -> None:
         pass
     seeds.finish()
     masks.finish()
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(job.out("masks") / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, job.axes["mask"])
+
+    track_overlays(job, entries, tiles)
 
 
 def _each(work: _Work, todo: list[Entry], processes: int) -> Iterator[None]:

@@ -16,6 +16,7 @@ from fbr.params import IrnInfer
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
+from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.train.processes import device
 
 
@@ -44,6 +45,12 @@ def run(job: Job) -> None:
     write_json(job.out("instances.json"), merged)
     masks.finish()
 
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(job.out("masks") / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, job.axes["mask"])
+
+    track_overlays(job, entries, tiles)
+
 
 @torch.inference_mode()
 def relations(
@@ -61,12 +68,12 @@ def refine(
 ) -> tuple[np.ndarray, list[dict]]:
     """Walk from every instance's share of the maps; return the mask (H, W) and COCO records."""
     cam = maps.resize(seen.cam.astype(np.float32), edge.shape) ** numbers.cam_power
-    shares, ids = instances.instance_cams(
-        cam, seen.keys, instances.label_instances(displacement)
-    )
+    shares, ids = instances.instance_cams(cam, seen.keys, instances.label_instances(displacement))
     walked = random_walk(shares, edge, numbers.beta, numbers.exp_times, numbers.radius)
     walked = maps.resize(walked, seen.size)
-    classes = np.stack([walked[ids == key].sum(0) for key in seen.keys]) if len(seen.keys) else walked
+    classes = (
+        np.stack([walked[ids == key].sum(0) for key in seen.keys]) if len(seen.keys) else walked
+    )
     mask = label_map(classes / max(classes.max(initial=0), 1e-5), seen.keys, numbers.threshold)
     detected = instances.detect(walked, ids, numbers.threshold)
     records = [

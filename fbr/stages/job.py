@@ -37,7 +37,7 @@ class Job:
     run: "track.Run" = field(init=False)
 
     @cached_property
-    def numbers(self) -> Any:  # noqa: ANN401
+    def numbers(self) -> Any:
         """The stage's own block of params.yaml."""
         return self.params.of(self.stage, self.axes)
 
@@ -162,7 +162,11 @@ class _Record:
                 "seconds": round(time.time() - self.started, 1) if self._ended else None,
                 "peak_memory_mb": round(peak / 1024) if self._ended else None,
                 "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_gpu()}",
-                "versions": {"fbr": __version__, "python": platform.python_version(), **_versions()},
+                "versions": {
+                    "fbr": __version__,
+                    "python": platform.python_version(),
+                    **_versions(),
+                },
                 "engine": track.engine(),
                 **track.git_state(self.job.workspace.root),
                 "mlflow_run": self.job.run.id or self.interrupted,

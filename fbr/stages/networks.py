@@ -25,10 +25,12 @@ def cam_method(name: str, backbone: nn.Module, classes: int, options: dict) -> n
             f"{nearest(name, CAM)}"
         )
     method = CAM[name]
-    return method(backbone, classes, check(options, method.Options, f"params.yaml: {name}: options"))
+    return method(
+        backbone, classes, check(options, method.Options, f"params.yaml: {name}: options")
+    )
 
 
-def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:  # noqa: ANN401
+def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:
     """An instance network by name; `numbers` has head, anchors, proposals and crop."""
     if numbers.head not in DETECTORS:
         raise Refusal(

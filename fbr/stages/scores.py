@@ -20,5 +20,7 @@ def announce(job: Job, metrics: dict, per_class: list[dict]) -> None:
     }
     job.run.metrics({k: v for k, v in numbers.items() if math.isfinite(v)})
     job.run.table("per_class", per_class)
-    said = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
+    said = ", ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items()
+    )
     log.info("%s: %s", job.stage, said)

@@ -7,6 +7,7 @@ from fbr.files.tables import write_csv, write_json
 from fbr.metrics.semantic import Confusion
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
+from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named
 from fbr.stages.segmenting import predict
 
@@ -48,3 +49,9 @@ def run(job: Job) -> None:
     write_json(job.out("metrics.json"), metrics)
     folder.finish()
     announce(job, metrics, per_class)
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(job.out("pred") / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, "prediction")
+
+    track_overlays(job, entries, tiles)

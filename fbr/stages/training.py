@@ -43,7 +43,7 @@ def backbone(job: Job, network: Network) -> backbones.Backbone:
         prefix = "backbone."
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         weights.fill(built, own, path)
-        return built
+        return backbones.freeze_statistics(built)
     path = job.workspace.root / network.weights
     return backbones.build(network.name, network.stride, network.freeze, weights.read(path))
 
@@ -106,7 +106,11 @@ def train(
     )
     count = sum(p.numel() for p in network.parameters())
     log.info(
-        "%s: %d images, %.2f M parameters, %s", job.stage, len(source.ids), count / 1e6, processes.device
+        "%s: %d images, %.2f M parameters, %s",
+        job.stage,
+        len(source.ids),
+        count / 1e6,
+        processes.device,
     )
     history = fit(network, groups, source, numbers, job.seed, processes, upkeep)
     if not processes.first:

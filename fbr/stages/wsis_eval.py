@@ -22,9 +22,7 @@ def run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     here = device()
     model = job.path("wsis_train", "model")
-    network, _ = networks.load(
-        model, here, score=numbers.score, detections=numbers.detections
-    )
+    network, _ = networks.load(model, here, score=numbers.score, detections=numbers.detections)
     entries = job.data.split(numbers.split)
     folder = PartialFolder(job.state / "detections", job.key(model, job.path("prepare", "index")))
     todo = [e for e in entries if not folder.has(f"{e.id}.json")]

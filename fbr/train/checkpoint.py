@@ -26,9 +26,13 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names a broken file in a dozen ways
-        log.warning("%s cannot be read (%s): training starts afresh", path.name, type(error).__name__)
+        log.warning(
+            "%s cannot be read (%s): training starts afresh", path.name, type(error).__name__
+        )
         return None
     if state.pop("key", None) != key:
-        log.info("numbers, inputs or code changed since the last checkpoint: training starts afresh")
+        log.info(
+            "numbers, inputs or code changed since the last checkpoint: training starts afresh"
+        )
         return None
     return state

@@ -25,7 +25,7 @@ from fbr.datasets.loader import Batch, Loader, Order, Sample, normalise
 from fbr.errors import Refusal
 from fbr.params import Training
 from fbr.train import checkpoint
-from fbr.train.processes import Processes
+from fbr.train.processes import Processes, share_statistics
 from fbr.train.progress import Progress
 
 log = logging.getLogger("fbr")
@@ -73,7 +73,8 @@ def fit(
     """
     share = processes.share(training.batch, training.accumulate)
     network.to(processes.device, memory_format=torch.channels_last).train()
-    _refuse_lonely_batchnorm(network, processes)
+    if processes.world > 1:
+        share_statistics(network)
     optimizer = _optimizer(groups, training)
     file = upkeep.state / "checkpoint.pt"
     run = _Run(network, optimizer, training, processes)
@@ -96,9 +97,7 @@ def fit(
     )
     batches = loader.batches(run.step * parts, training.steps * parts)
     saved = time.monotonic()
-    shown = Progress(
-        upkeep.name, run.step, training.steps, training.batch, shown=processes.first
-    )
+    shown = Progress(upkeep.name, run.step, training.steps, training.batch, shown=processes.first)
     with shown, _polite_end() as asked:
         while run.step < training.steps:
             _seed_step(seed, run.step, processes.rank)
@@ -268,18 +267,6 @@ def _optimizer(groups: list[dict[str, Any]], training: Training) -> torch.optim.
 def _seed_step(seed: int, step: int, rank: int) -> None:
     """Seed dropout and sampling by what identifies the step."""
     torch.manual_seed(((seed * 1_000_003 + step) * 1_009 + rank) % (1 << 63))
-
-
-def _refuse_lonely_batchnorm(network: nn.Module, processes: Processes) -> None:
-    """Batch statistics of a part of the batch would change the result with the processes."""
-    trains = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    trains = [m for m in trains if m.training]
-    if processes.world > 1 and trains:
-        raise Refusal(
-            f"{processes.world} processes and {len(trains)} batch-norm layers that learn their "
-            "statistics: the result would depend on the number of processes; freeze them "
-            "(weights: imagenet), use a network with group norm, or one process"
-        )
 
 
 @contextmanager

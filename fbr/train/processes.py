@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from fbr.errors import Refusal
 
@@ -23,7 +25,7 @@ class Processes:
     def first(self) -> bool:
         return self.rank == 0
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         """Sum over processes; no gradient flows through."""
         if self.world > 1:
             dist.all_reduce(values)
@@ -68,3 +70,32 @@ def joined(threads: int) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), world, here)
     finally:
         dist.destroy_process_group()
+
+
+class SharedStatistics(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes, on any device (torch's own asks for a GPU).
+
+    One process and several then compute the same function of the same global batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        values = x.float()
+        count = values.numel() // values.shape[1] * dist.get_world_size()
+        mean = all_reduce(values.sum((0, 2, 3))) / count
+        centred = values - mean.view(1, -1, 1, 1)
+        var = all_reduce(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        scale = (var + self.eps).rsqrt() * self.weight
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Let every batch norm that learns its statistics take them from all processes, in place."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedStatistics

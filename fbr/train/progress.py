@@ -13,7 +13,9 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Steps done, losses, learning rate, images a second and time left."""
 
-    def __init__(self, name: str, start: int, steps: int, batch: int, *, shown: bool = True) -> None:
+    def __init__(
+        self, name: str, start: int, steps: int, batch: int, *, shown: bool = True
+    ) -> None:
         self._name, self._first, self._steps, self._batch = name, start, steps, batch
         self._shown = shown
         self._began = time.monotonic()

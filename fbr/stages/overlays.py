@@ -1,0 +1,35 @@
+"""Pictures of what a stage made, for the report and for the tracking run."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from fbr.datasets.prepared import Entry
+from fbr.show import overlays
+from fbr.stages.job import Job
+
+TRACKED = 10
+Tiles = list[tuple[str, np.ndarray]]
+
+
+def track_overlays(job: Job, entries: Iterable[Entry], tiles: Callable[[Entry], Tiles]) -> None:
+    """Give the tracking run a picture of the first ten images."""
+    for entry in list(entries)[:TRACKED]:
+        job.run.image(f"overlays/{entry.id}", overlays.panel(tiles(entry)))
+
+
+def cam_tile(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """The strongest class's map (k, h, w) over the image."""
+    strongest = cam.astype(np.float32).max(0) if len(cam) else np.zeros(image.shape[:2], np.float32)
+    return overlays.heat(image, strongest)
+
+
+def mask_tiles(job: Job, entry: Entry, found: np.ndarray, name: str) -> Tiles:
+    """Image, mask, and, where there is ground truth, the truth and the mistakes."""
+    image = job.data.image(entry)
+    tiles = [("image", image), (name, overlays.mask_overlay(image, found))]
+    if job.data.has("masks", entry):
+        truth = job.data.mask(entry)
+        tiles.append(("truth", overlays.mask_overlay(image, truth)))
+        tiles.append(("errors", overlays.error_map(found, truth)))
+    return tiles
