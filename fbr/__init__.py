@@ -1,3 +1,3 @@
-"""Weakly supervised semantic segmentation as a versioned, tracked, resumable pipeline around FBR."""
+"""Weakly supervised semantic segmentation as a versioned, resumable pipeline around FBR."""
 
 __version__ = "0.1.0"

@@ -70,7 +70,7 @@ def _overview() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fbr",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Weakly supervised semantic segmentation around FBR. The engines run the stages:\n"
+        description="Weakly supervised semantic segmentation around FBR. Engines run the stages:\n"
         "  snakemake --cores all seg_toy    or    dvc repro\n\n"
         "stages, each with the names that its path is made of:\n"
         + "\n".join(lines)

@@ -33,8 +33,8 @@ def guarded(workspace: Workspace, stage: str, axes: dict[str, str]) -> Iterator[
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    if "DVC_STAGE" in os.environ and (owner := snakemake(workspace)):
-        raise Refusal(f"Snakemake runs here ({owner}) and DVC was started: {ELSEWHERE}")
+    if "DVC_STAGE" in os.environ and (who := snakemake(workspace)):
+        raise Refusal(f"Snakemake runs here ({who}) and DVC was started: {ELSEWHERE}")
     name = "-".join([stage, *axes.values()])
     with _held(workspace.locks / f"{name}.lock", f"{stage} {' '.join(axes.values())}", stage):
         yield
@@ -50,6 +50,8 @@ def _held(path: Path, what: str, stage: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise Refusal(f"{what} runs already ({file.read().strip()}): {ELSEWHERE}") from None
+        except OSError:
+            pass  # Some network file systems know no locks; a stage is no worse for it.
         file.truncate(0)
         print(f"pid {os.getpid()} on {platform.node()}", file=file, flush=True)
         yield
@@ -62,6 +64,8 @@ def owner(lock: Path) -> str | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return file.read().strip()
+        except OSError:
+            pass
     return None
 
 
@@ -72,14 +76,22 @@ def snakemake(workspace: Workspace) -> str | None:
 
 def dvc(workspace: Workspace) -> str | None:
     """Who runs a stage through DVC here; entries of processes that are gone do not count."""
-    import psutil
-
     try:
         entries = json.loads(workspace.dvc_locks.read_text())
     except (FileNotFoundError, ValueError):
         return None
     pids = [entry["pid"] for entry in entries.get("write", {}).values()]
-    return next((f"pid {pid}" for pid in pids if psutil.pid_exists(pid)), None)
+    return next((f"pid {pid}" for pid in pids if _lives(pid)), None)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fbr.errors import Refusal, nearest
 
@@ -19,12 +19,15 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^\w+$")]
+Seed = Annotated[int, Field(ge=0)]
+Scales = Annotated[list[Positive], Field(min_length=1)]
+Counts = Annotated[list[Count], Field(min_length=1)]
 
 
 class Strict(BaseModel):
     """A block in which a misspelt key or a wrong type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Range(Strict):
@@ -38,6 +41,8 @@ class Range(Strict):
     def _from_list(cls, value: object) -> object:
         if isinstance(value, list) and len(value) == 2:
             return {"low": value[0], "high": value[1]}
+        if not isinstance(value, dict):
+            raise ValueError("expected [low, high]")
         return value
 
     @model_validator(mode="after")
@@ -52,14 +57,60 @@ class Range(Strict):
         return {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
 
 
+class Crf(Strict):
+    """A fully connected CRF: the fields of `fbr.masks.crf.Crf`."""
+
+    iterations: Count
+    gaussian_sxy: Positive
+    gaussian_compat: NotNegative
+    bilateral_sxy: Positive
+    bilateral_srgb: Positive
+    bilateral_compat: NotNegative
+
+
 # --- data -----------------------------------------------------------------------------------
+
+
+def _pair(kind: type, low: float, high: float) -> Any:
+    """A [least, most] list of two numbers within these bounds, in order."""
+    bounded = Annotated[kind, Field(ge=low, le=high)]
+    return Annotated[list[bounded], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+def _rising(pair: list) -> list:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{pair} runs downwards, expected [least, most]")
+    return pair
 
 
 class ToyWorld(Strict):
     """The numbers of `fbr.datasets.toy.World`, field by field."""
 
     size: Annotated[int, Field(ge=32, le=512)]
-    size_jitter: Annotated[int, Field(ge=0, le=64)]
+    size_jitter: Annotated[int, Field(ge=0)]
+    objects: _pair(int, 1, 8)
+    classes: _pair(int, 1, 6)
+    regions: _pair(int, 1, 6)
+    object_scale: _pair(float, 0.05, 1)
+    min_visible: Share
+    part_size: Positive
+    body_texture: NotNegative
+    contrast: NotNegative
+    noise: NotNegative
+    cooccurrence: Share
+    companion_alone: Share
+    companion_reach: NotNegative
+    void_border: Annotated[int, Field(ge=0, le=5)]
+    saliency_blur: NotNegative
+    saliency_wobble: NotNegative
+    saliency_miss: Share
+    saliency_spill: Share
+
+    @model_validator(mode="after")
+    def _not_too_small(self) -> "ToyWorld":
+        if self.size - self.size_jitter < 24:
+            raise ValueError("the smallest side, size - size_jitter, must be 24 pixels or more")
+        return self
 
 
 class ToySource(Strict):
@@ -67,7 +118,7 @@ class ToySource(Strict):
     train: Count
     val: Count
     test: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     world: ToyWorld
 
 
@@ -87,6 +138,13 @@ class CocoSource(Strict):
     root: str
 
 
+def _tags(source: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(source.model_fields["source"].annotation)
+
+
+TAGS = [tag for source in (ToySource, VocSource, CocoSource) for tag in _tags(source)]
+
+
 class MaskEval(Strict):
     split: Name
 
@@ -94,9 +152,9 @@ class MaskEval(Strict):
 class Submit(Strict):
     split: Name
     archive: str  # where the test server wants the files, inside the archive
-    scales: list[Positive]
+    scales: Scales
     flip: bool
-    crf: "Crf | None"
+    crf: Crf | None
 
 
 class ReportParams(Strict):
@@ -159,7 +217,7 @@ class CamTrain(Training):
 
 class CamInfer(Strict):
     split: Name
-    scales: list[Positive]
+    scales: Scales
     flip: bool
 
 
@@ -177,17 +235,6 @@ class CamBlock(Strict):
 # --- masks ----------------------------------------------------------------------------------
 
 
-class Crf(Strict):
-    """A fully connected CRF: the fields of `fbr.masks.crf.Crf`."""
-
-    iterations: Count
-    gaussian_sxy: Positive
-    gaussian_compat: NotNegative
-    bilateral_sxy: Positive
-    bilateral_srgb: Positive
-    bilateral_compat: NotNegative
-
-
 class CrfRefine(Strict):
     threshold: Share  # background score of the mask itself
     fg_threshold: Share  # confident foreground
@@ -198,6 +245,7 @@ class CrfRefine(Strict):
 
 class IrnTrain(Training):
     radius: Count
+    width: Count  # channels of a level in the edge branch
 
 
 class IrnInfer(Strict):
@@ -219,13 +267,13 @@ class MaskBlock(Strict):
 
 class SegTrain(Training):
     head: Name  # a key of fbr.nets.heads.HEADS
-    rates: list[Count]  # dilations of the head's parallel branches
+    rates: Counts  # dilations of the head's parallel branches
     loss: Name  # a key of fbr.losses.segmentation.LOSSES
 
 
 class SegEval(Strict):
     split: Name
-    scales: list[Positive]
+    scales: Scales
     flip: bool
     crf: Crf | None
 
@@ -237,8 +285,9 @@ class SegBlock(Strict):
 
 class WsisTrain(Training):
     head: Name  # a key of fbr.nets.detectors.DETECTORS
-    anchors: list[Count]  # side lengths, one a pyramid level
+    anchors: Counts  # side lengths, one a pyramid level
     proposals: Count  # kept by the proposal network
+    width: Count  # channels of the pyramid and of the mask head
 
 
 class WsisEval(Strict):
@@ -279,7 +328,7 @@ class Machine(Strict):
 class Params(Strict):
     run: Run
     machine: Machine
-    seed: dict[Name, int]
+    seed: dict[Name, Seed]
     data: dict[Name, DataBlock]
     cam: dict[Name, dict[Name, CamBlock]]
     mask: dict[Name, dict[Name, MaskBlock]]
@@ -366,6 +415,8 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     seen = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise Refusal(f"params.yaml: line {key.start_mark.line + 1}: a key must be one word")
         if key.value in seen and key.value != "<<":
             line = key.start_mark.line + 1
             raise Refusal(f"params.yaml: line {line}: key '{key.value}' is given twice; keep one")
@@ -389,7 +440,7 @@ def read(path: Path | str = "params.yaml") -> dict:
         raise Refusal(f"{path}: not found; run from the folder that holds params.yaml and dvc.yaml")
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refusal(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -415,6 +466,10 @@ def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str
         said += nearest(location[-1], known)
     elif first["type"] == "missing":
         said = "missing; add it"
+    elif first["type"] == "union_tag_not_found":
+        said = f"no 'source' in it, expected one of {', '.join(TAGS)}"
+    elif first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        said = f"found {found!r}, expected a block of keys"
     elif first["type"] in ("literal_error", "union_tag_invalid"):
         allowed = first.get("ctx", {}).get("expected") or first["ctx"]["expected_tags"]
         names = re.findall(r"'?([\w.]+)'?", allowed.replace(" or ", ", "))
@@ -432,7 +487,7 @@ def _without_tag(location: list[str]) -> list[str]:
     """Drop the tag that pydantic puts behind `prepare` for a source, which a user never wrote."""
     if "prepare" in location[:-1]:
         behind = location.index("prepare") + 1
-        if location[behind] in ("toy", "voc", "coco"):
+        if location[behind] in TAGS:
             return location[:behind] + location[behind + 1 :]
     return location
 
@@ -442,19 +497,18 @@ def _siblings(model: type[BaseModel], location: tuple) -> list[str]:
     known: Any = model
     for part in location[:-1]:
         known = _step(known, str(part))
-    return list(getattr(known, "model_fields", ()))
+    return list(known.model_fields)
 
 
 def _step(known: Any, part: str) -> Any:
-    """The annotation a key further down."""
-    if isinstance(known, type) and issubclass(known, BaseModel):
-        return known.model_fields[part].annotation
+    """The annotation a key further down; of an optional block, the block."""
     if get_origin(known) is dict:
-        return get_args(known)[1]
-    models = [o for o in get_args(known) if isinstance(o, type) and issubclass(o, BaseModel)]
-    if len(models) > 1:  # the sources of `prepare`: this part is the tag that picks one
-        return next(m for m in models if part in get_args(m.model_fields["source"].annotation))
-    return _step(models[0], part)
+        known = get_args(known)[1]
+    elif isinstance(known, type) and issubclass(known, BaseModel):
+        known = known.model_fields[part].annotation
+    else:  # the sources of `prepare`: this part is the tag that picks one
+        return next(m for m in get_args(known) if part in _tags(m))
+    return next(a for a in get_args(known) if a) if type(None) in get_args(known) else known
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def load(path: Path | str = "dvc.yaml") -> list[Stage]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
         return [_stage(name, entry) for name, entry in entries.items()]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refusal(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise Refusal(

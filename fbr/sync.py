@@ -40,7 +40,7 @@ def main(argv: list[str], workspace: Workspace) -> int:
     if commit:
         everything = len(commit) == len(instances)
         targets = [] if everything else [i.target for i in commit]
-        _ask(workspace, "dvc", "commit", "-q", "-f", *targets)
+        _ask(workspace, "dvc", "commit", "-q", "-f", "--no-relink", *targets)
     settled = _settled([i for i in made if i.target not in changed or i in commit], instances)
     touch = [i for i in settled if i not in known]
     if touch:

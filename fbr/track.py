@@ -7,6 +7,7 @@ its first failure gives one warning and ends the recording.
 import copy
 import fcntl
 import json
+import logging
 import os
 import queue
 import re
@@ -37,7 +38,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -73,7 +74,7 @@ def start(root: Path, info: RunInfo, resume: str | None = None, patience: float 
 
 
 class Run:
-    """One MLflow run, seen from the stage; all but the last two methods just fill the queue.
+    """One MLflow run, seen from the stage; only the methods that say so do more than fill a queue.
 
     An exception inside the with-block marks the run FAILED, Ctrl-C marks it KILLED.
     """
@@ -116,8 +117,9 @@ class Run:
         """Store a network (N, 3, H, W) → (N, C, H, W) as an MLflow model for images of any size.
 
         `example` is float32 (N, 3, H, W). The export (a graph, no pickle) takes seconds and runs
-        in the calling thread, because it must not meet another network at work. If it fails, there
-        is one warning and the run goes on.
+        in the calling thread, because it must not meet another network at work. The network may
+        not compute with sizes in a way that only some of them survive; then, as after any failure
+        of the export, there is one warning and the run goes on without a model.
         """
         if self._jobs is None:
             return
@@ -199,6 +201,8 @@ class _Recorder:
         if local:
             import mlflow.store.tracking.sqlalchemy_store
         _imported.set()
+        # MLflow reads the variable once, and may have been imported before it was set.
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
         # Processes that create the tables at the same moment crash each other.
         with _alone(root / ".fbr" / "mlflow.lock") if local else nullcontext():
             if not given:
@@ -272,7 +276,8 @@ class _Recorder:
     def store_table(self, path: str, rows: list[dict[str, Any]]) -> None:
         # Not log_table, which would append to the table of a run that is resumed.
         names = list(rows[0]) if rows else []
-        table = {"columns": names, "data": [[row[name] for name in names] for row in rows]}
+        data = [[None if row[n] != row[n] else row[n] for n in names] for row in rows]  # no NaN
+        table = {"columns": names, "data": data}
         self.client.log_dict(self.run_id, table, path)
         self.tables.append({"path": path, "type": "table"})
         self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps(self.tables))
@@ -387,6 +392,8 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _reason(problem: BaseException) -> str:
+    while problem.__cause__ is not None:  # MLflow wraps the plain word of the database
+        problem = problem.__cause__
     first = (str(problem).splitlines() or [""])[0]
     return f"{type(problem).__name__}: {first}"[:200]
 

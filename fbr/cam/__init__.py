@@ -1,4 +1,4 @@
-"""CAM methods, each a file and an entry here: from params.yaml to the code that runs by one dict."""
+"""CAM methods, each a file and an entry here: one dict from params.yaml to the code that runs."""
 
 from fbr.cam.plain import Plain
 

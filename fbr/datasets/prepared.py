@@ -67,8 +67,8 @@ class Prepared:
         for entry in self.entries:
             if any(not 1 <= c <= self.foreground for c in entry.classes):
                 raise Refusal(
-                    f"{folder / 'index.csv'}: id '{entry.id}' has classes {entry.classes}, expected "
-                    f"ids 1 to {self.foreground}; run prepare again"
+                    f"{folder / 'index.csv'}: id '{entry.id}' has classes {entry.classes}, "
+                    f"expected ids 1 to {self.foreground}; run prepare again"
                 )
 
     @property

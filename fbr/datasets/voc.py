@@ -11,11 +11,30 @@ from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
 from fbr.params import VocSource
 
-CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
-WHENCE = "VOC 2012: the VOCtrainval_11-May-2012 archive of the PASCAL VOC challenge, unpacked"
-WHENCE_AUG = (
-    "SegmentationClassAug: VOC's masks with those of SBD, as distributed by many WSSS projects"
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 )
+WHENCE = "VOC 2012: the VOCtrainval_11-May-2012 archive of the PASCAL VOC challenge, unpacked"
+WHENCE_AUG = "SegmentationClassAug: VOC's masks with those of SBD, as many WSSS projects give them"
 
 
 def names(source: VocSource) -> list[str]:

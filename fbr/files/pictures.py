@@ -49,7 +49,7 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
                     f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
                     f"(palette or 8-bit grey) for id '{path.stem}'"
                 )
-            return np.asarray(picture.convert(mode) if mode else picture, dtype=np.uint8)
+            return np.array(picture.convert(mode) if mode else picture, dtype=np.uint8)
     except FileNotFoundError:
         raise Refusal(f"{path}: missing, expected the file of id '{path.stem}'") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

@@ -36,8 +36,8 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], source: Path | str)
     if missing or unknown or shapes:
         first = (missing + unknown + shapes)[0]
         raise Refusal(
-            f"{source}: weights of another architecture: {len(missing)} of {len(own)} tensors missing, "
-            f"{len(unknown)} unknown, {len(shapes)} of another shape (first: '{first}'); "
+            f"{source}: weights of another architecture: {len(missing)} of {len(own)} tensors "
+            f"missing, {len(unknown)} unknown, {len(shapes)} of another shape (first: '{first}'); "
             "retrain, or name the network that these weights belong to"
         )
     network.load_state_dict(state)

@@ -44,7 +44,7 @@ class FrozenStatistics(nn.BatchNorm2d):
 
 
 def freeze_statistics(network: nn.Module) -> nn.Module:
-    """Keep the statistics that batch norm has learnt, in place: a small batch cannot better them."""
+    """Keep the statistics that batch norm has learnt, in place: small batches only blur them."""
     for child in network.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.__class__ = FrozenStatistics
@@ -120,15 +120,15 @@ def mobilenet_v2(stride: int, freeze: int, weights: Weights) -> Backbone:
 
 
 def _start(constructor: Callable[..., nn.Module], weights: Weights, **options: object) -> nn.Module:
-    """Build torchvision's network and fill it; pretrained statistics of batch norm stay as they are."""
+    """Build torchvision's network and fill it; pretrained batch statistics stay as they are."""
     net = constructor(weights="DEFAULT" if weights == "imagenet" else None, **options)
     if isinstance(weights, dict):
         own = net.state_dict()
         fits = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
         if len(fits) < 0.9 * len(own):
             raise Refusal(
-                f"weights fit {len(fits)} of {len(own)} tensors of {constructor.__name__}, expected "
-                "at least 90 %; name the network that they belong to"
+                f"weights fit {len(fits)} of {len(own)} tensors of {constructor.__name__}, "
+                "expected at least 90 %; name the network that they belong to"
             )
         net.load_state_dict(fits, strict=False)
     return freeze_statistics(net) if weights is not None else net

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from fbr.nets.backbones import Backbone
@@ -29,16 +31,17 @@ def maskrcnn(
     classes: int,
     anchors: list[int],
     proposals: int,
+    width: int,
     side: int,
     score: float = 0.05,
     detections: int = 100,
 ) -> MaskRCNN:
     """Mask R-CNN for `classes` ids, background among them; images are resized to `side`.
 
-    anchors: one side length a pyramid level. Images come in normalised.
+    anchors: one side length a pyramid level. width: channels of the pyramid and of the mask head,
+    256 in the paper. Images come in normalised.
     """
     levels = min(len(anchors), len(backbone.channels) - (len(backbone.channels) > 3))
-    width = min(256, backbone.channels[-1])
     names = [str(i) for i in range(levels)]
     extra = [(a,) for a in anchors[: levels - 1]] + [tuple(anchors[levels - 1 :])]
     ratios = ((0.5, 1.0, 2.0),) * levels
@@ -47,7 +50,6 @@ def maskrcnn(
     sizes = tuple(tuple(s[i % len(s)] * (1 + i // len(s)) for i in range(most)) for s in extra)
     return MaskRCNN(
         _Pyramid(backbone, levels, width),
-        classes,
         min_size=side,
         max_size=2 * side,
         image_mean=[0.0] * 3,
@@ -58,6 +60,10 @@ def maskrcnn(
         rpn_post_nms_top_n_train=proposals,
         rpn_post_nms_top_n_test=proposals,
         rpn_batch_size_per_image=min(256, 2 * proposals),
+        box_head=TwoMLPHead(width * 7 * 7, 4 * width),
+        box_predictor=FastRCNNPredictor(4 * width, classes),
+        mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(width, width, classes),
         box_roi_pool=MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
         mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
         box_batch_size_per_image=min(512, proposals),

@@ -80,7 +80,8 @@ class Segmenter(nn.Module):
         super().__init__()
         if head not in HEADS:
             raise Refusal(
-                f"head '{head}' is unknown, expected one of {', '.join(HEADS)}.{nearest(head, HEADS)}"
+                f"head '{head}' is unknown, expected one of {', '.join(HEADS)}."
+                f"{nearest(head, HEADS)}"
             )
         self.backbone = backbone
         self.head = HEADS[head](backbone.channels, classes, rates)

@@ -79,7 +79,7 @@ def bars(
     shown = [end for end in ends if math.isfinite(end)]
     marks = ticks(*span([0.0, *shown, *([] if any(shown) else [1.0])]))
     longest = max((svg.text_width(name) for name in names), default=0)
-    left = 8 + min(_LABEL_WIDTH, max(20, longest))
+    left = 14 + min(_LABEL_WIDTH, max(20, 1.08 * longest))
     across = Scale(marks[0], marks[-1], left, _WIDTH - _VALUE_WIDTH)
     for tick, label in zip(marks, tick_labels(marks), strict=True):
         parts.append(svg.line(across(tick), top, across(tick), bottom, "grid"))

@@ -79,8 +79,8 @@ def _each(work: _Work, todo: list[Entry], processes: int) -> Iterator[None]:
                 yield future.result()
         except BrokenProcessPool:
             raise Refusal(
-                f"a CRF worker died, most likely for want of memory; {processes} ran at once: give the "
-                "stage fewer threads in dvc.yaml and rerun, it goes on where it stopped"
+                f"a CRF worker died, most likely for want of memory; {processes} ran at once: "
+                "give the stage fewer threads in dvc.yaml and rerun, it goes on where it stopped"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -44,7 +44,7 @@ def run(job: Job) -> None:
     seeds = job.path("crf_refine", "seeds", mask="crf")
     with joined(job.threads) as processes:
         backbone = training.backbone(job, numbers.network)
-        task = AffinityTask(AffinityNet(backbone, backbone.channels), numbers.radius)
+        task = AffinityTask(AffinityNet(backbone, backbone.channels, numbers.width), numbers.radius)
         source = training.images(
             job,
             entries,

@@ -55,7 +55,7 @@ class Job:
         return os.environ.get("RANK", "0") == "0"
 
     def path(self, stage: str, name: str, **other: str) -> Path:
-        """An output of an earlier stage on the same path; `mask="crf"` looks in a sibling folder."""
+        """An output of an earlier stage on this path; `mask="crf"` looks in a sibling folder."""
         return self.workspace.path(stage, name, self.axes | other)
 
     def out(self, name: str) -> Path:
@@ -161,7 +161,7 @@ class _Record:
                 "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
                 "seconds": round(time.time() - self.started, 1) if self._ended else None,
                 "peak_memory_mb": round(peak / 1024) if self._ended else None,
-                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_gpu()}",
+                "machine": _machine(),
                 "versions": {
                     "fbr": __version__,
                     "python": platform.python_version(),
@@ -172,6 +172,10 @@ class _Record:
                 "mlflow_run": self.job.run.id or self.interrupted,
             },
         )
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_gpu()}"
 
 
 def _gpu() -> str:

@@ -31,14 +31,15 @@ def cam_method(name: str, backbone: nn.Module, classes: int, options: dict) -> n
 
 
 def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:
-    """An instance network by name; `numbers` has head, anchors, proposals and crop."""
+    """An instance network by name; `numbers` is its recipe."""
     if numbers.head not in DETECTORS:
         raise Refusal(
             f"params.yaml: head: found '{numbers.head}', expected one of {', '.join(DETECTORS)}."
             f"{nearest(numbers.head, DETECTORS)}"
         )
     build = DETECTORS[numbers.head]
-    return build(backbone, classes, numbers.anchors, numbers.proposals, numbers.crop, **limits)
+    sizes = (numbers.anchors, numbers.proposals, numbers.width, numbers.crop)
+    return build(backbone, classes, *sizes, **limits)
 
 
 class _Description(dict):
@@ -60,7 +61,7 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
                 options = described["options"]
                 network = cam_method(described["method"], backbone, classes - 1, options)
             case "irn_train":
-                network = AffinityNet(backbone, backbone.channels)
+                network = AffinityNet(backbone, backbone.channels, described["width"])
             case "seg_train":
                 network = Segmenter(backbone, described["head"], classes, described["rates"])
             case "wsis_train":

@@ -1,5 +1,6 @@
 """submit: predict the test images and pack a checked archive for the test server."""
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -28,9 +29,7 @@ def run(job: Job) -> None:
 
 
 def pack(archive: Path, folder: Path, entries: list[Entry], inside: str) -> None:
-    """Write the masks into a tar.gz; names in order and no dates, so equal masks give equal bytes."""
-    import gzip
-
+    """Write a tar.gz with names in order and no dates: equal masks give equal bytes."""
     with (
         open(archive, "wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,

@@ -1,4 +1,4 @@
-"""Where this process stands among those of one training (torchrun's environment), and its device."""
+"""Where this process stands among those of one training, and its device."""
 
 import os
 from collections.abc import Iterator

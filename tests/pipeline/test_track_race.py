@@ -132,7 +132,6 @@ def test_a_full_disk(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # every file is as good as full
         for step in range(5000):
             run.metrics({"loss": 1.0, "lr": 0.1}, step)
-        run.text("said.txt", "x" * 10_000)
     """
     code_of_exit, lines = outcome(launch(code, tmp_path))
     assert code_of_exit == 0

@@ -25,7 +25,7 @@ def root(tmp_path_factory):
 
 
 class Store:
-    """MLflow's client for the runs under a root; opened late, so that `track` is first."""
+    """MLflow's client for the runs under a root, opened late so that `track` makes the tables."""
 
     def __init__(self, root):
         self.uri = f"sqlite:///{root / 'mlflow.db'}"
@@ -86,6 +86,19 @@ def test_everything_is_stored_and_nothing_is_printed(root, client, tmp_path, cap
     }
     assert [f.path for f in client.list_artifacts(run.id, "overlays")] == ["overlays/a.png"]
     assert (root / "mlruns" / "fbr-toy" / run.id / "artifacts" / "said.txt").read_text() == "hello"
+
+
+def test_what_is_not_a_number_can_be_stored(root, client, capfd):
+    nan = float("nan")
+    with track.start(root, INFO) as run:
+        run.metrics({"iou/boat": nan, "gap": float("inf")})
+        run.table("per_class", [{"class": "boat", "iou": nan}])
+        run.table("empty", [])
+    assert warnings(capfd) == []
+    assert np.isnan(client.get_run(run.id).data.metrics["iou/boat"])
+    stored = root / "mlruns" / "fbr-toy" / run.id / "artifacts"
+    assert json.loads((stored / "per_class.json").read_text())["data"] == [["boat", None]]
+    assert json.loads((stored / "empty.json").read_text()) == {"columns": [], "data": []}
 
 
 def test_tags_name_the_stage_and_each_axis(root, client, monkeypatch):
