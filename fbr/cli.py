@@ -103,7 +103,10 @@ def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspac
     numbers.of(stage.name, axes)
     processes = numbers.machine.processes if stage.name.endswith("_train") else 1
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        return _torchrun(stage.name, [axes[a] for a in stage.axes], processes)
+        from fbr.launch import together
+
+        command = [sys.executable, "-m", "fbr", stage.name, *(axes[a] for a in stage.axes)]
+        return together(command, processes)
     threads = min(len(os.sched_getaffinity(0)), stage.meta.get("threads", 1))
     threads = max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     # Results must not depend on who started the stage, and Snakemake sets these by itself.
@@ -117,15 +120,6 @@ def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspac
         with tracked(Job(stage.name, axes, numbers, workspace, threads)) as job:
             module.run(job)
     return 0
-
-
-def _torchrun(stage: str, axes: list[str], processes: int) -> int:
-    """Start the same command once per process; a refusal of any of them stays a refusal."""
-    import subprocess
-
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "fbr", stage, *axes]
-    return subprocess.run(command, check=False).returncode
 
 
 def _log_to_terminal() -> None:

@@ -261,6 +261,15 @@ class MaskBlock(Strict):
     irn_train: IrnTrain | None = None
     irn_infer: IrnInfer | None = None
 
+    @model_validator(mode="after")
+    def _one_maker(self) -> "MaskBlock":
+        if self.crf_refine and (self.irn_train or self.irn_infer):
+            raise ValueError(
+                "'crf_refine' and 'irn_train' in one block would write the same masks; "
+                "give each a block of its own"
+            )
+        return self
+
 
 # --- segmentation and instances -------------------------------------------------------------
 

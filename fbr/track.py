@@ -202,7 +202,7 @@ class _Recorder:
             import mlflow.store.tracking.sqlalchemy_store
         _imported.set()
         # MLflow reads the variable once, and may have been imported before it was set.
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
         # Processes that create the tables at the same moment crash each other.
         with _alone(root / ".fbr" / "mlflow.lock") if local else nullcontext():
             if not given:

@@ -1,10 +1,14 @@
 """The plain CAM: a classification network with global average pooling (Zhou et al., CVPR 2016)."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from fbr.losses.classification import multilabel_soft_margin
-from fbr.nets.backbones import Backbone
 from fbr.params import Strict
+
+if TYPE_CHECKING:
+    from fbr.nets.backbones import Backbone
 
 
 class Plain(nn.Module):
@@ -17,7 +21,7 @@ class Plain(nn.Module):
     class Options(Strict):
         """The method's own numbers in params.yaml: none."""
 
-    def __init__(self, backbone: Backbone, classes: int, options: Options) -> None:
+    def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
         super().__init__()
         self.backbone = backbone
         self.classify = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)

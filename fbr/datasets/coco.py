@@ -47,15 +47,26 @@ def build(
             for annotation in content["annotations"]:
                 objects[annotation["image_id"]].append(annotation)
             listed = sorted(content["images"], key=lambda image: image["id"])
-        except (KeyError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Refusal(
-                f"{file}: not COCO's instance annotations ({error}); fetch it again"
+                f"{file}: not COCO's instance annotations ({error!r}); fetch it again"
             ) from None
         for image in listed:
             id = Path(image["file_name"]).stem
-            link(base / folder / image["file_name"], folders["images"] / f"{id}.jpg")
+            photograph = folders["images"] / f"{id}.jpg"
+            link(base / folder / image["file_name"], photograph)
             size = (image["height"], image["width"])
-            mask, instances = paint(objects[image["id"]], size, number)
+            if (found := pictures.read_size(photograph)) != size:
+                raise Refusal(
+                    f"{file}: image '{id}' is {size[1]}x{size[0]} here, its file {found[1]}x"
+                    f"{found[0]}; fetch both again"
+                )
+            try:
+                mask, instances = paint(objects[image["id"]], size, number)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise Refusal(
+                    f"{file}: image '{id}': an object of it is wrong: {error!r}"
+                ) from None
             pictures.write_mask(folders["masks"] / f"{id}.png", mask)
             pictures.write_mask(folders["instances"] / f"{id}.png", instances)
             classes = tuple(int(c) for c in np.unique(mask) if 0 < c < VOID)

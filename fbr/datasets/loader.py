@@ -107,13 +107,3 @@ def _collate(samples: list[tuple[str, Sample]]) -> Batch:
         [id for id, _ in samples],
         {name: torch.from_numpy(np.stack([s[name] for _, s in samples])) for name in names},
     )
-
-
-def normalise(image: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 with ImageNet's statistics.
-
-    The permuted view already lies in memory the way `channels_last` wants it.
-    """
-    mean = torch.tensor([0.485, 0.456, 0.406], device=image.device) * 255
-    std = torch.tensor([0.229, 0.224, 0.225], device=image.device) * 255
-    return ((image.float() - mean) / std).permute(0, 3, 1, 2)

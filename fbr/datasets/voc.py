@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fbr.datasets.prepared import VOID, Entry, checked_ids
 from fbr.errors import Refusal, nearest
@@ -84,23 +83,31 @@ def build(
     entries = []
     for id, found in sorted(splits.items()):
         link(base / "JPEGImages" / f"{id}.jpg", folders["images"] / f"{id}.jpg")
-        with Image.open(folders["images"] / f"{id}.jpg") as picture:
-            width, height = picture.size
+        size = pictures.read_size(folders["images"] / f"{id}.jpg")
         classes: tuple[int, ...] = ()
         mask_file = base / source.train_masks / f"{id}.png"
         if mask_file.is_file():
-            mask = checked_ids(pictures.read_mask(mask_file), len(CLASSES), mask_file)
-            mask = table[mask]
+            mask = table[checked_ids(_mask(mask_file, size), len(CLASSES), mask_file)]
             classes = tuple(int(c) for c in np.unique(mask) if 0 < c < VOID)
             if not folders["masks"].has(f"{id}.png"):
                 pictures.write_mask(folders["masks"] / f"{id}.png", mask)
         object_file = base / "SegmentationObject" / f"{id}.png"
         if object_file.is_file() and not folders["instances"].has(f"{id}.png"):
-            pictures.write_mask(folders["instances"] / f"{id}.png", pictures.read_mask(object_file))
+            pictures.write_mask(folders["instances"] / f"{id}.png", _mask(object_file, size))
         if (saliency / f"{id}.png").is_file():
             link(saliency / f"{id}.png", folders["saliency"] / f"{id}.png")
-        entries.append(Entry(id, height, width, tuple(found), classes))
+        entries.append(Entry(id, *size, tuple(found), classes))
     return entries, names(source)
+
+
+def _mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    mask = pictures.read_mask(path)
+    if mask.shape != size:
+        raise Refusal(
+            f"{path}: id '{path.stem}' is {mask.shape[1]}x{mask.shape[0]} here, its image "
+            f"{size[1]}x{size[0]}; fetch both again"
+        )
+    return mask
 
 
 def _renumbering(source: VocSource) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Photographs and masks: JPEG in, palette PNG in and out, with errors that name the image."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +43,28 @@ def read_mask(path: Path) -> np.ndarray:
     return _decode(path, None)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture, from its header alone."""
+    with _opened(path) as picture:
+        return picture.height, picture.width
+
+
 def _decode(path: Path, mode: str | None) -> np.ndarray:
+    with _opened(path) as picture:
+        if mode is None and picture.mode not in ("P", "L"):
+            raise Refusal(
+                f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
+                f"(palette or 8-bit grey) for id '{path.stem}'"
+            )
+        return np.array(picture.convert(mode) if mode else picture, dtype=np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; what goes wrong here, or in the block below, names the image."""
     try:
         with Image.open(path) as picture:
-            if mode is None and picture.mode not in ("P", "L"):
-                raise Refusal(
-                    f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
-                    f"(palette or 8-bit grey) for id '{path.stem}'"
-                )
-            return np.array(picture.convert(mode) if mode else picture, dtype=np.uint8)
+            yield picture
     except FileNotFoundError:
         raise Refusal(f"{path}: missing, expected the file of id '{path.stem}'") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

@@ -73,6 +73,19 @@ HEADS: dict[str, Callable[[list[int], int, list[int]], nn.Module]] = {
 }
 
 
+class FullSize(nn.Module):
+    """A segmenter whose scores come at the size of the image: what others get to use."""
+
+    def __init__(self, network: "Segmenter") -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), normalised → logits (B, 1 + K, H, W)."""
+        logits = self.network(images)
+        return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+
+
 class Segmenter(nn.Module):
     """A backbone under a head: photographs in, class scores of every pixel out."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fbr.datasets.loader import normalise
+from fbr.nets.inputs import normalise
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from fbr.datasets.loader import normalise
 from fbr.datasets.prepared import Entry
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder
@@ -11,6 +10,7 @@ from fbr.files.tables import read_json, write_json
 from fbr.masks import instances
 from fbr.masks.seeds import label_map
 from fbr.masks.walk import random_walk
+from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.params import IrnInfer
 from fbr.stages import networks

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fbr.datasets.loader import normalise
 from fbr.datasets.prepared import VOID, Entry, Prepared
 from fbr.datasets.transforms import NEAREST
 from fbr.files import pictures
 from fbr.losses.affinity import affinity_losses, displacement_losses
 from fbr.masks.affinity import edge_to_affinity, pair_difference, pair_labels, path_index
+from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.stages import training
 from fbr.stages.images import read_ahead

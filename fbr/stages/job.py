@@ -103,13 +103,12 @@ def tracked(job: Job) -> Iterator[Job]:
         stage=job.stage,
         axes=job.axes,
         params=job.numbers.model_dump(mode="json"),
-        tags={
-            **track.git_state(job.workspace.root),
-            "engine": track.engine(),
-            "upstream_runs": " ".join(_upstream(job)),
-        },
+        tags={"upstream_runs": " ".join(_upstream(job))},
     )
-    with track.start(job.workspace.root, info, resume=record.interrupted) as job.run:
+    run = track.Run(0)  # records nothing
+    if job.stage not in ("prepare", "report"):
+        run = track.start(job.workspace.root, info, resume=record.interrupted)
+    with run as job.run:
         record.begin()
         yield job
         job.run.text("log.txt", "\n".join(lines.lines) + "\n")

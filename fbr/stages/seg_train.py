@@ -7,7 +7,7 @@ from fbr.datasets.transforms import NEAREST
 from fbr.errors import Refusal, nearest
 from fbr.files import pictures
 from fbr.losses.segmentation import LOSSES
-from fbr.nets.heads import Segmenter
+from fbr.nets.heads import FullSize, Segmenter
 from fbr.stages import training
 from fbr.stages.job import Job
 from fbr.train.processes import joined
@@ -49,4 +49,4 @@ def run(job: Job) -> None:
         training.train(job, processes, task, [network.head], source, inputs, network)
         if processes.first:
             example = training.example(entries[0], job)
-            job.run.segmentation_model(network.eval(), example)
+            job.run.segmentation_model(FullSize(network).eval(), example)

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from fbr.datasets.loader import Decoded, Sample, normalise
+from fbr.datasets.loader import Decoded, Sample
 from fbr.datasets.prepared import Entry
 from fbr.datasets.transforms import BILINEAR, Geometry, RandomGeometry
 from fbr.errors import Refusal
 from fbr.files import weights
 from fbr.files.tables import write_csv, write_json
 from fbr.nets import backbones
+from fbr.nets.inputs import normalise
 from fbr.params import Network, Training
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from fbr.datasets.loader import normalise
 from fbr.datasets.prepared import VOID, Entry, Prepared
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import read_json, write_json
 from fbr.masks.instances import encode
 from fbr.metrics.instance import average_precision
+from fbr.nets.inputs import normalise
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fbr.datasets.loader import Batch, Loader, Order, Sample, normalise
+from fbr.datasets.loader import Batch, Loader, Order, Sample
 from fbr.errors import Refusal
+from fbr.nets.inputs import normalise
 from fbr.params import Training
 from fbr.train import checkpoint
 from fbr.train.processes import Processes, share_statistics

@@ -18,7 +18,7 @@ LAYERS = (
     {"track", "show", "train"},
     {"datasets", "nets", "cam"},
     {"losses", "masks", "metrics"},
-    {"engines"},
+    {"engines", "launch"},
     {"files", "params", "workspace", "pipeline"},
     {"errors", "fbr"},
 )

@@ -1,0 +1,135 @@
+"""Pictures: what is written is read, and what cannot be read names its image."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fbr.errors import Refusal
+from fbr.files import pictures
+
+MASK = np.array([[0, 1, 20], [255, 7, 128]], np.uint8)
+PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (16, 17, 3), np.uint8)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "2007_000032.png"
+
+
+def test_a_mask_comes_back_with_the_palette(file):
+    pictures.write_mask(file, MASK)
+    assert np.array_equal(pictures.read_mask(file), MASK)
+    assert pictures.read_mask(file).flags.writeable
+    with Image.open(file) as picture:
+        assert picture.mode == "P"
+        assert picture.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
+        assert picture.convert("RGB").getpixel((0, 1)) == (224, 224, 192)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 5)])
+def test_small_masks_come_back(file, shape):
+    mask = np.full(shape, 255, np.uint8)
+    pictures.write_mask(file, mask)
+    assert np.array_equal(pictures.read_mask(file), mask)
+
+
+@pytest.mark.parametrize(
+    ("id", "colour"),
+    [(0, (0, 0, 0)), (1, (128, 0, 0)), (15, (192, 128, 128)), (20, (0, 64, 128))],
+)
+def test_palette_is_vocs(id, colour):
+    assert tuple(pictures.voc_palette()[id]) == colour
+
+
+def test_palette_has_no_colour_twice():
+    assert len(np.unique(pictures.voc_palette(), axis=0)) == 256
+
+
+def test_a_mask_with_few_colours_gives_its_indices(file):
+    picture = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8), mode="P")
+    picture.putpalette([9, 9, 9, 8, 8, 8, 7, 7, 7, 6, 6, 6])
+    picture.save(file, bits=2)
+    assert pictures.read_mask(file).tolist() == [[0, 1], [2, 3]]
+
+
+def test_a_grey_mask_gives_its_values(file):
+    pictures.write_grey(file, MASK)
+    assert np.array_equal(pictures.read_mask(file), MASK)
+    assert np.array_equal(pictures.read_grey(file), MASK)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16", "LA"])
+def test_a_mask_that_shows_colours_is_refused(file, mode):
+    Image.new(mode, (3, 2)).save(file)
+    with pytest.raises(Refusal, match=f"mode {mode}, expected a mask .* for id '2007_000032'"):
+        pictures.read_mask(file)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_a_photograph_of_any_mode_gives_three_channels(tmp_path, mode):
+    file = tmp_path / "a.tif"
+    Image.fromarray(PHOTOGRAPH).convert(mode).save(file)
+    assert pictures.read_image(file).shape == PHOTOGRAPH.shape
+
+
+def test_a_photograph_comes_back_nearly(tmp_path):
+    smooth = np.linspace(0, 255, 32 * 33 * 3).reshape(32, 33, 3).astype(np.uint8)
+    pictures.write_jpeg(tmp_path / "a.jpg", smooth)
+    read = pictures.read_image(tmp_path / "a.jpg")
+    assert np.abs(read.astype(int) - smooth).max() < 8
+    assert pictures.read_size(tmp_path / "a.jpg") == (32, 33)
+
+
+@pytest.mark.parametrize(
+    "read", [pictures.read_image, pictures.read_mask, pictures.read_grey, pictures.read_size]
+)
+class TestBroken:
+    def test_a_missing_file_names_the_id(self, file, read):
+        with pytest.raises(Refusal, match="missing, expected the file of id '2007_000032'"):
+            read(file)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8"]
+    )
+    def test_what_is_no_picture_names_the_id(self, file, read, content):
+        file.write_bytes(content)
+        with pytest.raises(Refusal, match="cannot be read .* the file of id '2007_000032'"):
+            read(file)
+
+    def test_a_folder_names_the_id(self, file, read):
+        file.mkdir()
+        with pytest.raises(Refusal, match="cannot be read .* the file of id '2007_000032'"):
+            read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "read", "array"),
+    [
+        ("a.png", pictures.write_mask, pictures.read_mask, np.tile(MASK, (9, 9))),
+        ("a.jpg", pictures.write_jpeg, pictures.read_image, PHOTOGRAPH),
+    ],
+)
+def test_a_truncated_picture_is_refused_wherever_it_ends(tmp_path, name, write, read, array):
+    file = tmp_path / name
+    write(file, array)
+    content = file.read_bytes()
+    checksums = 20  # without the last of them a PNG still gives every pixel
+    for end in range(0, len(content) - checksums, 7):
+        file.write_bytes(content[:end])
+        with pytest.raises(Refusal, match="id 'a'"):
+            read(file)
+
+
+@pytest.mark.parametrize(
+    ("write", "array"),
+    [
+        (pictures.write_mask, MASK),
+        (pictures.write_grey, MASK),
+        (pictures.write_jpeg, PHOTOGRAPH),
+    ],
+)
+def test_equal_pictures_are_equal_bytes(file, write, array):
+    write(file, array)
+    before = file.read_bytes()
+    write(file, array.copy())
+    assert file.read_bytes() == before
