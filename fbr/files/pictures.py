@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fbr.errors import Refusal
-from fbr.files.atomic import replacing
+from fbr.files.atomic import write_bytes
 
 
 def voc_palette() -> np.ndarray:
@@ -77,17 +78,21 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write ids (H, W) uint8 as a PNG in VOC's palette, so that no viewer shows it black."""
     picture = Image.fromarray(mask, mode="P")
     picture.putpalette(PALETTE)
-    with replacing(path) as partial:
-        picture.save(partial, format="PNG")
+    _write(path, picture, format="PNG")
 
 
 def write_grey(path: Path, values: np.ndarray) -> None:
     """Write (H, W) uint8 as a grey PNG."""
-    with replacing(path) as partial:
-        Image.fromarray(values, mode="L").save(partial, format="PNG")
+    _write(path, Image.fromarray(values, mode="L"), format="PNG")
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 as a JPEG without chroma subsampling: thin parts keep their colour."""
-    with replacing(path) as partial:
-        Image.fromarray(image).save(partial, format="JPEG", quality=95, subsampling=0)
+    _write(path, Image.fromarray(image), format="JPEG", quality=95, subsampling=0)
+
+
+def _write(path: Path, picture: Image.Image, **options: object) -> None:
+    # Pillow writes a JPEG to a file by itself, and takes a disk that fills up for success.
+    encoded = BytesIO()
+    picture.save(encoded, **options)
+    write_bytes(path, encoded.getvalue())

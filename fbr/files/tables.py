@@ -48,9 +48,11 @@ def write_csv(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read rows as text, or say which file is missing."""
+    """Read rows as text, or say which file is missing or broken."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         raise Refusal(f"{path}: missing; run the stage that writes it") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise Refusal(f"{path}: not valid CSV ({error}); delete it and rerun its stage") from None

@@ -93,12 +93,12 @@ class TestBroken:
     )
     def test_what_is_no_picture_names_the_id(self, file, read, content):
         file.write_bytes(content)
-        with pytest.raises(Refusal, match="cannot be read .* the file of id '2007_000032'"):
+        with pytest.raises(Refusal, match=r"cannot be read .* the file of id '2007_000032'"):
             read(file)
 
     def test_a_folder_names_the_id(self, file, read):
         file.mkdir()
-        with pytest.raises(Refusal, match="cannot be read .* the file of id '2007_000032'"):
+        with pytest.raises(Refusal, match=r"cannot be read .* the file of id '2007_000032'"):
             read(file)
 
 
