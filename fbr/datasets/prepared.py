@@ -47,7 +47,12 @@ class Prepared:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.classes: list[str] = list(read_json(folder / "classes.json").values())
+        names = read_json(folder / "classes.json")
+        if not (isinstance(names, dict) and names):
+            raise Refusal(
+                f"{folder / 'classes.json'}: not a table of class names by id; run prepare again"
+            )
+        self.classes: list[str] = list(names.values())
         try:
             self.entries = [
                 Entry(
@@ -59,7 +64,7 @@ class Prepared:
                 )
                 for row in read_csv(folder / "index.csv")
             ]
-        except (KeyError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refusal(
                 f"{folder / 'index.csv'}: not an index ({error}); expected the columns "
                 "id,width,height,split,classes; run prepare again"

@@ -1,51 +1,30 @@
 """report: tables, pictures and provenance of everything run on a dataset."""
 
-import math
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+
+import numpy as np
+import pandas as pd
 
 from fbr import pipeline
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder, write_bytes, write_text
-from fbr.files.tables import read_csv, read_json
+from fbr.files.tables import read_json
 from fbr.show import overlays, plots
 from fbr.show.page import Chart, KeyValues, Picture, Report, Section, Text, page
 from fbr.show.palette import css_colour, name_colours
 from fbr.show.tables import Number, Table, latex_table, markdown_table
 from fbr.stages.job import Job
-from fbr.stages.overlays import cam_tile
-from fbr.workspace import PATHS
+from fbr.stages.overlays import Tiles, cam_tile
 
-# What a score table shows of a stage: the name of the thing scored, and its numbers in percent.
+# What each evaluation scores, in the order of the table, and the numbers that the table shows.
 SCORED = {
-    "cam_eval": ("CAM", ("miou", "miou_oracle")),
-    "mask_eval": ("mask", ("miou",)),
-    "seg_eval": ("segmentation", ("miou",)),
-    "wsis_eval": ("instances", ("AP50", "AP75", "AP")),
+    "cam_eval": "CAM",
+    "mask_eval": "mask",
+    "seg_eval": "segmentation",
+    "wsis_eval": "instances",
 }
-
-
-@dataclass(frozen=True)
-class Score:
-    """The metrics of one experiment, a list of one file a seed."""
-
-    stage: str
-    path: tuple[str, ...]  # cam, mask, seg or cam, inst
-    seeds: tuple[str, ...]
-    metrics: tuple[dict, ...]
-
-    @property
-    def name(self) -> str:
-        return " / ".join(self.path)
-
-    def number(self, key: str) -> Number | None:
-        """Mean over seeds in percent, ± the standard deviation where there are two or more."""
-        values = [100 * m[key] for m in self.metrics if m.get(key) is not None]
-        if not values:
-            return None
-        return Number(mean(values), stdev(values) if len(values) > 1 else None)
+COLUMNS = {"miou": "mIoU", "miou_oracle": "oracle", "AP50": "AP50"}
 
 
 def run(job: Job) -> None:
@@ -61,7 +40,7 @@ def run(job: Job) -> None:
         write_bytes(folder / f"{name}.jpg", encoded)
     folder.finish()
     sections = (
-        Section("Scores", score_intro(scores), (table, *class_bars(job, results))),
+        Section("Scores", score_intro(scores), (table, *class_bars(results))),
         Section("Pictures", "", tuple(_shown(job, *panel) for panel in panels)),
         Section("Threshold curves", THRESHOLD_INTRO, tuple(threshold_curves(results))),
         Section("Training", "", tuple(training_curves(results))),
@@ -70,7 +49,7 @@ def run(job: Job) -> None:
         Section("Parameters", "", (Text(parameters(job), verbatim=True),), folded=True),
     )
     count = len(job.data.entries)
-    subtitle = f"{len(scores)} scores, {count} images, {job.data.foreground} classes"
+    subtitle = f"{len(table.rows)} scores, {count} images, {job.data.foreground} classes"
     html = job.beside / "index.html"
     write_text(html, page(Report(f"fbr on {job.axes['data']}", subtitle, sections)))
     print(in_columns(table))
@@ -84,48 +63,38 @@ THRESHOLD_INTRO = (
 GRAPH_INTRO = "An arrow that a longer way implies is left out."
 
 
-def collect(results: Path) -> list[Score]:
-    """Every metrics.json under results/<data>, grouped over seeds."""
-    found: dict[tuple, list[tuple[str, dict]]] = defaultdict(list)
+def collect(results: Path) -> pd.DataFrame:
+    """Every metrics.json under results/<data>: stage, experiment (the path) and seed beside it."""
+    rows = []
     for file in sorted(results.rglob("metrics.json")):
         seed, *path, stage = file.parent.relative_to(results).parts
         if stage in SCORED:
-            found[stage, tuple(path)].append((seed, read_json(file)))
-    return [
-        Score(stage, path, *(tuple(column) for column in zip(*seeds, strict=True)))
-        for (stage, path), seeds in sorted(
-            found.items(), key=lambda item: (list(SCORED).index(item[0][0]), item[0][1])
-        )
-    ]
+            place = {"stage": stage, "experiment": " / ".join(path), "seed": seed}
+            rows.append(place | read_json(file))
+    order = {stage: number for number, stage in enumerate(SCORED)}
+    frame = pd.DataFrame(rows, columns=None if rows else ["stage", "experiment", "seed"])
+    return frame.sort_values(["stage", "experiment", "seed"], key=lambda c: c.map(order).fillna(c))
 
 
-def score_table(scores: list[Score]) -> Table:
-    """One row an experiment; what each number is on stands beside it."""
+def score_table(scores: pd.DataFrame) -> Table:
+    """One row an experiment: mean ± sd over seeds, and beside it what the number is on."""
     rows = []
-    for score in scores:
-        what, keys = SCORED[score.stage]
-        first = score.metrics[0]
-        numbers = [score.number(k) for k in keys]
-        miou = numbers[0] if score.stage != "wsis_eval" else None
-        oracle = score.number("miou_oracle")
-        ap50 = numbers[0] if score.stage == "wsis_eval" else None
-        rows.append(
-            (
-                score.name,
-                what,
-                miou,
-                oracle,
-                ap50,
-                len(score.seeds),
-                f"{first['split']} ({first['images']})",
-                _how(first),
-            )
-        )
-    columns = ("experiment", "score of", "mIoU", "oracle", "AP50", "seeds", "split", "how")
+    for (stage, experiment), seeds in scores.groupby(["stage", "experiment"], sort=False):
+        first = seeds.iloc[0]
+        numbers = [spread(100 * seeds[key]) if key in seeds else None for key in COLUMNS]
+        split = f"{first['split']} ({first['images']})"
+        rows.append((experiment, SCORED[stage], *numbers, len(seeds), split, _how(first.dropna())))
+    columns = ("experiment", "score of", *COLUMNS.values(), "seeds", "split", "how")
     return Table(columns, tuple(rows), "Percent, mean ± standard deviation over seeds.")
 
 
-def _how(metrics: dict) -> str:
+def spread(values: pd.Series) -> Number | None:
+    """Mean, ± the standard deviation where there are two or more; None where there is nothing."""
+    values = values.dropna()
+    return Number(values.mean(), values.std() if len(values) > 1 else None) if len(values) else None
+
+
+def _how(metrics: pd.Series) -> str:
     """Threshold, scales, flip and CRF of a number, as far as they apply."""
     said = []
     if "threshold" in metrics:
@@ -140,11 +109,11 @@ def _how(metrics: dict) -> str:
     return ", ".join(said)
 
 
-def score_intro(scores: list[Score]) -> str:
-    seeds = sorted({seed for score in scores for seed in score.seeds})
+def score_intro(scores: pd.DataFrame) -> str:
+    seeds = sorted(scores["seed"].unique())
     if len(seeds) == 1:
         return f"One seed ({seeds[0]}): no spread can be told, and small differences mean nothing."
-    return f"Seeds: {', '.join(seeds)}."
+    return f"Seeds: {', '.join(seeds)}." if seeds else "Nothing has been scored yet."
 
 
 def in_columns(table: Table) -> str:
@@ -157,19 +126,17 @@ def in_columns(table: Table) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-def class_bars(job: Job, results: Path) -> list[Chart]:
-    """Per-class IoU of every scored experiment, mean over seeds."""
-    found: dict[str, list[list[dict]]] = defaultdict(list)
+def class_bars(results: Path) -> list[Chart]:
+    """Per-class IoU of every scored experiment, mean ± sd over seeds."""
+    found: dict[str, list[pd.DataFrame]] = defaultdict(list)
     for file in sorted(results.rglob("per_class.csv")):
         _, *path, stage = file.parent.relative_to(results).parts
-        found[f"{' / '.join(path)}, {SCORED[stage][0]}"].append(read_csv(file))
+        found[f"{' / '.join(path)}, {SCORED[stage]}"].append(pd.read_csv(file))
     charts = []
     for name, tables in found.items():
-        classes = [row["class"] for row in tables[0]]
-        columns = [[100 * float(t[i]["iou"] or "nan") for t in tables] for i in range(len(classes))]
-        spread = [stdev(c) if len(c) > 1 else math.nan for c in columns]
-        errors = spread if len(tables) > 1 else None
-        charts.append(Chart(plots.bars(classes, [mean(c) for c in columns], errors, name)))
+        iou = 100 * pd.concat(tables).groupby("class", sort=False)["iou"].agg(["mean", "std"])
+        errors = iou["std"].tolist() if len(tables) > 1 else None
+        charts.append(Chart(plots.bars(iou.index.tolist(), iou["mean"].tolist(), errors, name)))
     return charts
 
 
@@ -198,7 +165,7 @@ def _spread(entries: list, count: int) -> list:
     return entries[::step][:count]
 
 
-def _through_stages(results: Path, id: str, image, truth) -> list[tuple]:  # noqa: ANN001
+def _through_stages(results: Path, id: str, image: np.ndarray, truth: np.ndarray) -> Tiles:
     seeds = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
     tiles = []
     for seed in seeds[:1]:
@@ -228,9 +195,8 @@ def threshold_curves(results: Path) -> list[Chart]:
     marks: dict[str, list] = {}
     for file in sorted(results.glob("*/*/cam_eval/curve.csv")):
         seed, cam = file.relative_to(results).parts[:2]
-        rows = read_csv(file)
-        xs = [float(r["threshold"]) for r in rows]
-        found[cam][seed] = (xs, [100 * float(r["miou"] or "nan") for r in rows])
+        curve = pd.read_csv(file)
+        found[cam][seed] = (curve["threshold"].tolist(), (100 * curve["miou"]).tolist())
         metrics = read_json(file.with_name("metrics.json"))
         marks[cam] = [(metrics["threshold"], "fixed"), (metrics["threshold_oracle"], "oracle")]
     return [
@@ -244,10 +210,9 @@ def training_curves(results: Path) -> list[Chart]:
     found: dict[str, dict] = defaultdict(dict)
     for file in sorted(results.rglob("history.csv")):
         seed, *path, stage = file.parent.relative_to(results).parts
-        rows = read_csv(file)
-        for loss in [k for k in rows[0] if k not in ("step", "lr")]:
-            steps = [float(r["step"]) for r in rows]
-            curve = (steps, [float(r[loss] or "nan") for r in rows])
+        history = pd.read_csv(file)
+        for loss in history.columns.drop(["step", "lr"]):
+            curve = (history["step"].tolist(), history[loss].tolist())
             found[f"{stage}, {' / '.join(path)}"][f"{loss} {seed}"] = curve
     return [Chart(plots.line_chart(c, name, "step", "loss")) for name, c in found.items()]
 
@@ -271,7 +236,6 @@ def provenance(job: Job, results: Path) -> list:
             r["started"],
         )
         for file, r in records
-        if list(PATHS).index(r["stage"]) >= 0
     )
     columns = ("stage", "seconds", "peak MB", "engine", "commit", "started")
     blocks: list = [Table(columns, rows, "A commit with + had uncommitted changes.")]

@@ -1,0 +1,170 @@
+"""COCO from annotation files written here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fbr.datasets import coco
+from fbr.errors import Refusal
+from fbr.files import pictures
+from fbr.files.atomic import PartialFolder
+from fbr.params import CocoSource
+
+SIZE = (8, 10)
+SOURCE = CocoSource(source="coco", root="coco")
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
+
+
+def box(x0: int, y0: int, x1: int, y1: int) -> list[list[float]]:
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def thing(category: int, segmentation, area: float, crowd: int = 0, image: int = 7) -> dict:
+    return {
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "area": area,
+        "iscrowd": crowd,
+    }
+
+
+def runs(mask: np.ndarray) -> dict:
+    """Uncompressed run lengths, column by column, zeros first."""
+    flat = mask.T.ravel()
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *ends, flat.size]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+ANNOTATIONS = [thing(18, box(0, 0, 4, 4), 16), thing(1, box(1, 1, 3, 3), 4)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split, id in (("train", 7), ("val", 9)):
+        folder = f"{split}2014"
+        name = f"COCO_{folder}_{id:012d}.jpg"
+        pictures.write_jpeg(tmp_path / "coco" / folder / name, np.zeros((*SIZE, 3), np.uint8))
+        content = {
+            "categories": CATEGORIES,
+            "images": [{"id": id, "file_name": name, "height": SIZE[0], "width": SIZE[1]}],
+            "annotations": ANNOTATIONS,
+        }
+        file = tmp_path / "coco" / "annotations" / f"instances_{folder}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    names = ("images", "masks", "instances", "saliency")
+    return {name: PartialFolder(tmp_path / "data" / name, "k") for name in names}
+
+
+def change(root, edit) -> None:
+    file = root / "coco" / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+
+def test_images_are_linked_and_annotations_painted(root, folders):
+    entries, names = coco.build(SOURCE, root, folders)
+    train, val = "COCO_train2014_000000000007", "COCO_val2014_000000000009"
+    assert names == ["background", "person", "dog"]
+    assert [(e.id, e.splits, e.classes) for e in entries] == [
+        (train, ("train",), (1, 2)),
+        (val, ("val",), ()),
+    ]
+    assert all((e.height, e.width) == SIZE for e in entries)
+    assert (folders["images"] / f"{val}.jpg").is_file()
+    mask = pictures.read_mask(folders["masks"] / f"{train}.png")
+    assert np.bincount(mask.ravel()).tolist() == [64, 4, 12]
+    assert pictures.read_mask(folders["masks"] / f"{val}.png").max() == 0
+    assert pictures.read_mask(folders["instances"] / f"{train}.png").max() == 2
+
+
+def test_small_objects_lie_over_large_ones_whatever_their_order():
+    number = {1: 1, 18: 2}
+    mask, instances = coco.paint(ANNOTATIONS, SIZE, number)
+    again = coco.paint(ANNOTATIONS[::-1], SIZE, number)
+    assert np.array_equal(mask, again[0])
+    assert np.array_equal(instances, again[1])
+    expected = np.zeros(SIZE, np.uint8)
+    expected[:4, :4] = 2
+    expected[1:3, 1:3] = 1
+    assert np.array_equal(mask, expected)
+
+
+def test_crowds_are_void_and_never_cover_an_object():
+    crowd = np.zeros(SIZE, np.uint8)
+    crowd[:, 2:] = 1
+    everything = [thing(1, runs(crowd), 64, crowd=1), *ANNOTATIONS]
+    mask, instances = coco.paint(everything, SIZE, {1: 1, 18: 2})
+    assert (mask[:4, :4] != 255).all()
+    assert (mask[4:, 2:] == 255).all()
+    assert np.array_equal(mask == 255, instances == 255)
+    assert set(np.unique(instances)) == {0, 1, 2, 255}
+
+
+def test_runs_and_polygons_are_the_same():
+    inside = np.zeros(SIZE, np.uint8)
+    inside[0:4, 0:4] = 1
+    one, _ = coco.paint([thing(1, runs(inside), 16)], SIZE, {1: 1})
+    other, _ = coco.paint([thing(1, box(0, 0, 4, 4), 16)], SIZE, {1: 1})
+    assert np.array_equal(one, other)
+
+
+def test_an_image_without_objects_is_background():
+    mask, instances = coco.paint([], SIZE, {})
+    assert mask.max() == instances.max() == 0
+
+
+def test_the_largest_254_objects_are_kept():
+    many = [thing(1, box(x % 20, x // 20, x % 20 + 1, x // 20 + 1), 400 - x) for x in range(300)]
+    _, instances = coco.paint(many, (20, 20), {1: 1})
+    assert sorted(np.unique(instances)) == list(range(255))
+    assert instances.ravel()[:254].tolist() == list(range(1, 255))
+
+
+def test_what_must_be_fetched_is_told_together(tmp_path, folders):
+    assert len(coco.missing(SOURCE, tmp_path)) == 4
+    with pytest.raises(
+        Refusal, match=r"COCO is not there yet: coco/train2014: COCO 2014: .*val2014"
+    ):
+        coco.build(SOURCE, tmp_path, folders)
+
+
+def test_nothing_is_missing_from_a_whole_download(root):
+    assert coco.missing(SOURCE, root) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', "3"])
+def test_another_file_is_refused(root, folders, content):
+    (root / "coco" / "annotations" / "instances_val2014.json").write_text(content)
+    with pytest.raises(Refusal, match=r"instances_val2014.json: not COCO's instance annotations"):
+        coco.build(SOURCE, root, folders)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda c: c["annotations"][0].update(category_id=99), "an object .* KeyError.99"),
+        (lambda c: c["annotations"][0].update(segmentation=[]), "an object .* is wrong"),
+        (lambda c: c["annotations"][0].pop("area"), "an object .* is wrong"),
+        (lambda c: c["images"][0].update(height=9), "is 10x9 here, its file 10x8"),
+    ],
+)
+def test_a_wrong_annotation_names_the_image(root, folders, edit, said):
+    change(root, edit)
+    with pytest.raises(Refusal, match=f"image 'COCO_train2014_000000000007'.*{said}"):
+        coco.build(SOURCE, root, folders)
+
+
+def test_a_missing_image_names_the_id(root, folders):
+    change(root, lambda c: c["images"][0].update(file_name="COCO_train2014_000000000008.jpg"))
+    with pytest.raises(Refusal, match="expected the file of id 'COCO_train2014_000000000008'"):
+        coco.build(SOURCE, root, folders)
