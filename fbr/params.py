@@ -244,7 +244,7 @@ class CrfRefine(Strict):
 
 
 class IrnTrain(Training):
-    radius: Count
+    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in pixels of the finest map
     width: Count  # channels of a level in the edge branch
 
 
@@ -252,7 +252,7 @@ class IrnInfer(Strict):
     cam_power: Positive
     beta: Positive
     exp_times: Annotated[int, Field(ge=0, le=12)]
-    radius: Count
+    radius: Annotated[int, Field(ge=2)]
     threshold: Share
 
 
