@@ -1,0 +1,32 @@
+"""What the README shows and says is what the files say."""
+
+import re
+
+from fbr import pipeline
+from fbr.show import plots
+from tests.checkout import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_drawing_of_the_pipeline_is_current():
+    stages = pipeline.load(ROOT / "dvc.yaml")
+    drawing = plots.graph([(s.name, s.desc) for s in stages], sorted(pipeline.edges(stages)))
+    assert (ROOT / "docs" / "pipeline.svg").read_text() == drawing + "\n", "run docs/make.py"
+
+
+def test_every_file_that_the_pages_name_is_there():
+    for page in ("README.md", "CONTRIBUTING.md", "data/README.md"):
+        text = (ROOT / page).read_text()
+        named = re.findall(r"\]\(([\w/.]+)\)|src=\"([\w/.]+)\"", text)
+        for path in filter(None, (a or b for a, b in named)):
+            assert (ROOT / path).is_file(), f"{page} names {path}"
+
+
+def test_two_lines_set_everything_up():
+    """.ci/run takes its commands from the first two code blocks."""
+    main, tests = (b.strip() for b in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2])
+    assert main.endswith("snakemake --cores all seg_toy")
+    assert "\n" not in main
+    assert tests.endswith("pytest")
+    assert "\n" not in tests

@@ -1,0 +1,79 @@
+"""The VOC reader and a pretrained backbone on real photographs, where a developer has them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fbr.datasets import voc
+from fbr.datasets.prepared import Prepared, write_index
+from fbr.files import weights
+from fbr.files.atomic import PartialFolder
+from fbr.nets import backbones
+from fbr.nets.inputs import normalise
+from fbr.params import VocSource
+from tests.checkout import ROOT
+
+SHARED = Path(os.environ.get("FBR_REALDATA", ROOT.parent / "shared" / "data"))
+ANIMALS = ["cat", "cow", "dog", "horse", "person", "sheep"]
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(
+        not (SHARED / "voc-animals").is_dir(),
+        reason="no folder of real photographs: set FBR_REALDATA to one",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory) -> Prepared:
+    folder = tmp_path_factory.mktemp("animals")
+    source = VocSource(
+        source="voc",
+        root=str(SHARED / "voc-animals"),
+        train_masks="SegmentationClassAug",
+        classes=ANIMALS,
+    )
+    folders = {
+        n: PartialFolder(folder / n, "") for n in ("images", "masks", "instances", "saliency")
+    }
+    entries, names = voc.build(source, ROOT, folders)
+    for each in folders.values():
+        each.finish()
+    write_index(folder, entries, names)
+    return Prepared(folder)
+
+
+def test_the_subset_has_its_splits_labels_and_masks(animals):
+    counts = {name: len(animals.split(name)) for name in ("train", "train_aug", "val")}
+    assert counts == {"train": 437, "train_aug": 2437, "val": 245}
+    assert animals.classes == ["background", *ANIMALS]
+    for entry in animals.split("val")[:40]:
+        seen = set(np.unique(animals.mask(entry))) - {0, 255}
+        assert seen == set(entry.classes)
+        assert animals.image(entry).shape[:2] == (entry.height, entry.width)
+
+
+def test_pretrained_features_tell_cats_from_sheep(animals):
+    """Weights in their place, colours in their order: nearest class mean beats chance by far."""
+    state = weights.read(SHARED / "weights" / "mobilenet_v2.safetensors")
+    backbone = backbones.build("mobilenet_v2", 32, weights={k: v.float() for k, v in state.items()})
+    backbone.eval()
+
+    def alone(name: str) -> list:
+        id = 1 + ANIMALS.index(name)
+        return [e for e in animals.split("train_aug") if e.classes == (id,)][:16]
+
+    def feature(entry) -> torch.Tensor:
+        image = animals.image(entry)
+        side = min(image.shape[:2]) // 32 * 32
+        with torch.inference_mode():
+            maps = backbone(normalise(torch.from_numpy(image[:side, :side])[None]))
+        return maps[-1].mean((2, 3))[0]
+
+    features = [torch.stack([feature(e) for e in alone(name)]) for name in ("cat", "sheep")]
+    means = torch.stack([f[:8].mean(0) for f in features])
+    nearest = [torch.cdist(f[8:], means).argmin(1) for f in features]
+    assert sum(int((found == i).sum()) for i, found in enumerate(nearest)) >= 14  # of 16
