@@ -26,8 +26,9 @@ REPORT = next(stage for stage in STAGES if stage.name == "report")
 container: "fbr.sif"
 
 
-# One GPU unless `--resources gpu=N` or a profile says otherwise.
-workflow.global_resources.setdefault("gpu", 1)
+# One GPU, or as many as one training takes, unless `--resources gpu=N` or a profile says otherwise.
+PROCESSES = BLOCKS["machine"]["processes"]
+workflow.global_resources.setdefault("gpu", PROCESSES)
 
 engines.before_graph(
     workflow,
@@ -90,7 +91,7 @@ for stage in STAGES:
             **{axis: "|".join(pipeline.names(stage, axis, BLOCKS)) for axis in stage.axes},
         threads: stage.meta.get("threads", 1)
         resources:
-            gpu=stage.meta.get("gpu", 0),
+            gpu=stage.meta.get("gpu", 0) * (PROCESSES if stage.name.endswith("_train") else 1),
             mem_mb=1000 * stage.meta.get("mem_gb", 4),
             runtime=stage.meta.get("minutes", 60),
         params:

@@ -1,4 +1,4 @@
-"""Time the random walk against the dense form: `python benchmarks/random_walk.py`."""
+"""Time the random walk against the dense form: `python -m benchmarks.random_walk`."""
 
 import time
 

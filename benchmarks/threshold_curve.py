@@ -3,7 +3,7 @@
 Images of VOC size and number of classes. Both ways run in this process on the same arrays, which
 are already in memory: what the curve saves in reading files comes on top.
 
-    python benchmarks/threshold_curve.py [images]
+    python -m benchmarks.threshold_curve [images]
 """
 
 import sys

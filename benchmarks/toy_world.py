@@ -1,6 +1,6 @@
 """Images a second of the toy world on one core: drawn, and drawn and encoded.
 
-python benchmarks/toy_world.py [images]
+python -m benchmarks.toy_world [images]
 """
 
 import sys
@@ -32,7 +32,7 @@ def rate(task, images):
     return images / (perf_counter() - start)
 
 
-def main(images=500):
+def main(images=200):
     encoded(0)
     print(f"{images} images of {WORLD.size} ± {WORLD.size_jitter} pixels a side")
     print(f"draw                          {rate(drawn, images):6.0f} images/s")

@@ -16,6 +16,8 @@ TOOLS = {
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
 }
+# Nothing can be written here: disk, quota or file limit reached, or not allowed to.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"fbr: {refusal}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in NO_ROOM:
             raise
         where = f" writing {error.filename}" if error.filename else ""
         print(f"fbr: {error.strerror}{where}; make room or choose another place", file=sys.stderr)
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     from fbr import pipeline
 
-    root = Path.cwd()
+    root = Path()
     known = [*PATHS, *TOOLS]
     if argv and not argv[0].startswith("-") and argv[0] not in known:
         raise Refusal(
@@ -50,7 +52,9 @@ def _dispatch(argv: list[str]) -> int:
         file = Workspace(root).pipeline
         if not file.is_file():
             raise Refusal(f"{file.name}: not found here; run from the folder that holds it")
-        stage = next(s for s in pipeline.load(file) if s.name == argv[0])
+        stage = next((s for s in pipeline.load(file) if s.name == argv[0]), None)
+        if stage is None:
+            raise Refusal(f"{file.name}: no stage '{argv[0]}' in it; take it from the repository")
         parser = argparse.ArgumentParser(prog=f"fbr {stage.name}", description=stage.desc)
         for axis in stage.axes:
             parser.add_argument(axis, help=f"name of a block under `{axis}:` in params.yaml")
@@ -113,7 +117,8 @@ def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspac
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     _log_to_terminal()
-    with engines.guarded(workspace, stage.name, axes):
+    alone = engines.guarded(workspace, stage.name, axes)
+    with alone, engines.one_gpu(workspace, stage.meta.get("gpu", 0)):
         module = importlib.import_module(f"fbr.stages.{stage.name}")
         from fbr.stages.job import Job, tracked
 

@@ -41,6 +41,31 @@ def guarded(workspace: Workspace, stage: str, axes: dict[str, str]) -> Iterator[
 
 
 @contextmanager
+def one_gpu(workspace: Workspace, wanted: int) -> Iterator[None]:
+    """Show this process the first GPU that no other stage of this checkout works on.
+
+    Nothing is done where a scheduler, torchrun or the user has chosen already, or there is no GPU;
+    with more stages than GPUs the last ones share the first.
+    """
+    cards = Path("/proc/driver/nvidia/gpus")
+    count = len(list(cards.iterdir())) if cards.is_dir() else 0
+    if not wanted or count < 2 or {"CUDA_VISIBLE_DEVICES", "LOCAL_RANK"} & set(os.environ):
+        yield
+        return
+    workspace.locks.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for number in range(count):
+            lock = held.enter_context((workspace.locks / f"gpu-{number}.lock").open("a+"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+            break
+        yield
+
+
+@contextmanager
 def _held(path: Path, what: str, stage: str) -> Iterator[None]:
     """Hold a lock; a report waits for its turn, everything else is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,24 @@ torchrun turns every exit code into 1 and a page of traceback; here a refusal st
 """
 
 import os
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+from types import FrameType
+
+GRACE = 30.0  # seconds from the end of one process to that of all
+QUIET = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # codes that need no words
 
 
 def together(command: list[str], processes: int) -> int:
-    """Run `command` once per process; the first that fails ends the others, its code counts."""
+    """Run `command` once per process; the first that fails ends the others.
+
+    SIGTERM is passed on. The code of a refusal (2) counts before that of those whom it left alone.
+    The first process has the terminal; of the others only that is shown which tells of the failure.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -21,16 +32,39 @@ def together(command: list[str], processes: int) -> int:
         "LOCAL_WORLD_SIZE": str(processes),
     }
     ranks = [{"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
-    started = [subprocess.Popen(command, env=os.environ | shared | rank) for rank in ranks]
+    said = [None, *(tempfile.TemporaryFile() for _ in ranks[1:])]  # noqa: SIM115
+    started: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    earlier = signal.signal(signal.SIGTERM, pass_on)
     try:
-        while True:
-            codes = [process.poll() for process in started]
-            failed = [code for code in codes if code]
-            if failed or None not in codes:
-                return failed[0] if failed else 0
+        for rank, errors in zip(ranks, said, strict=True):
+            environment = os.environ | shared | rank
+            started.append(subprocess.Popen(command, env=environment, stderr=errors))
+        while None in (codes := [process.poll() for process in started]) and not any(codes):
             time.sleep(0.2)
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
+        _end(started)
+        signal.signal(signal.SIGTERM, earlier)
+    ended = [process.returncode for process in started]
+    telling = [ended.index(2)] if 2 in ended else [n for n, c in enumerate(ended) if c not in QUIET]
+    for errors in (said[n] for n in telling if n):
+        errors.seek(0)
+        sys.stderr.write(errors.read().decode(errors="replace"))
+    code = 2 if 2 in ended else next((code for code in codes if code), 0)
+    return code if code >= 0 else 128 - code
+
+
+def _end(started: list[subprocess.Popen]) -> None:
+    for process in started:
+        process.terminate()
+    until = time.monotonic() + GRACE
+    for process in started:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
             process.wait()

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fbr import catalogue
 from fbr.errors import Refusal, nearest
+from fbr.workspace import AXES, PATHS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -66,9 +68,6 @@ class Crf(Strict):
     bilateral_sxy: Positive
     bilateral_srgb: Positive
     bilateral_compat: NotNegative
-
-
-# --- data -----------------------------------------------------------------------------------
 
 
 def _pair(kind: type, low: float, high: float) -> Any:
@@ -168,14 +167,11 @@ class DataBlock(Strict):
     report: ReportParams
 
 
-# --- training -------------------------------------------------------------------------------
-
-
 class Network(Strict):
     """A backbone: its name in `fbr.nets.backbones`, its output stride, where its weights start."""
 
     name: Name
-    stride: Literal[4, 8, 16, 32]
+    stride: Literal[8, 16, 32]
     weights: str  # none, imagenet, cam (the CAM network of the same path) or a safetensors file
     freeze: Annotated[int, Field(ge=0)] = 0  # how many of the first levels do not train
 
@@ -207,7 +203,24 @@ class Training(Strict):
     def _one_resize(self) -> "Training":
         if (self.scale is None) == (self.long_side is None):
             raise ValueError("expected exactly one of 'scale' and 'long_side'")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps")
         return self
+
+
+def _check_names(recipe: Training, stage: str, where: str) -> None:
+    found = {"network": ("network.name", recipe.network.name)}
+    for key in ("method", "head", "loss"):
+        if hasattr(recipe, key):
+            kind = f"{stage}.head" if key == "head" else key
+            found[kind] = (key, getattr(recipe, key))
+    for kind, (key, name) in found.items():
+        known = catalogue.names(kind)
+        if name not in known:
+            raise Refusal(
+                f"params.yaml: {where}.{key}: found '{name}', expected one of "
+                f"{', '.join(known)}.{nearest(name, known)}"
+            )
 
 
 class CamTrain(Training):
@@ -232,15 +245,21 @@ class CamBlock(Strict):
     cam_eval: CamEval
 
 
-# --- masks ----------------------------------------------------------------------------------
-
-
 class CrfRefine(Strict):
     threshold: Share  # background score of the mask itself
     fg_threshold: Share  # confident foreground
     bg_threshold: Share  # confident background
     confidence: Annotated[float, Field(gt=0, lt=1)]  # what the CRF is told to trust a label
     crf: Crf
+
+    @model_validator(mode="after")
+    def _unsure_between(self) -> "CrfRefine":
+        if self.fg_threshold < self.bg_threshold:
+            raise ValueError(
+                f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}: "
+                "nothing between them could be unsure"
+            )
+        return self
 
 
 class IrnTrain(Training):
@@ -269,9 +288,6 @@ class MaskBlock(Strict):
                 "give each a block of its own"
             )
         return self
-
-
-# --- segmentation and instances -------------------------------------------------------------
 
 
 class SegTrain(Training):
@@ -310,9 +326,6 @@ class InstBlock(Strict):
     wsis_eval: WsisEval
 
 
-# --- the file -------------------------------------------------------------------------------
-
-
 class Run(Strict):
     """The matrix that DVC runs; Snakemake can be asked for anything else by its path."""
 
@@ -346,7 +359,17 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _run_names_blocks(self) -> "Params":
+        taken = set(PATHS) | {p.split("/")[-1] for files in PATHS.values() for p in files.values()}
+        for axis in AXES:
+            for name in getattr(self, axis):
+                if name in taken:
+                    raise Refusal(
+                        f"params.yaml: {axis}.{name}: '{name}' is the name of a stage or of one of "
+                        "its outputs, and paths would meet; choose another name"
+                    )
         for axis, names in self.run:
+            if len(set(names)) < len(names):
+                raise Refusal(f"params.yaml: run.{axis}: found {names}, expected each name once")
             known = self.variants(axis)
             for name in names:
                 if name not in known:
@@ -362,6 +385,17 @@ class Params(Strict):
                             f"params.yaml: {axis}.{name}.{data}: found '{data}', expected a "
                             f"dataset under data: {', '.join(self.data)}.{nearest(data, self.data)}"
                         )
+        return self
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "Params":
+        """Methods, networks, heads and losses by the dicts that define them."""
+        for axis in ("cam", "mask", "seg", "inst"):
+            for variant, recipes in getattr(self, axis).items():
+                for data, block in recipes.items():
+                    for stage, recipe in block:
+                        if isinstance(recipe, Training):
+                            _check_names(recipe, stage, f"{axis}.{variant}.{data}.{stage}")
         return self
 
     def variants(self, axis: str) -> list[str]:
@@ -405,9 +439,6 @@ SECTION = {
     }.items()
     for stage in block.model_fields
 }
-
-
-# --- reading --------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):

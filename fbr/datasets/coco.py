@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from fbr.datasets.prepared import VOID, Entry
 from fbr.errors import Refusal
@@ -94,6 +93,8 @@ def paint(
 
 
 def _inside(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
+    from pycocotools import mask as coco_mask
+
     if isinstance(segmentation, list):
         code = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     elif isinstance(segmentation["counts"], list):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 Sample = dict[str, np.ndarray]
+Batch = dict[str, torch.Tensor]  # `image` is (B, H, W, 3) uint8 until it is on the device
 CACHE_BYTES = 1 << 30
 
 
@@ -53,14 +54,6 @@ def _permutation(images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """ids, and tensors by name; `image` is (B, crop, crop, 3) uint8 until it is on the device."""
-
-    ids: list[str]
-    tensors: dict[str, torch.Tensor]
-
-
 class Loader:
     """The batches of one process, in order, `ahead` of them prepared by threads.
 
@@ -70,15 +63,14 @@ class Loader:
 
     def __init__(
         self,
-        ids: list[str],
         sample: Callable[[int, np.random.Generator], Sample],
         order: Order,
         positions: Callable[[int], range],
         threads: int,
         ahead: int = 4,
     ) -> None:
-        self._ids, self._sample, self._order = ids, sample, order
-        self._positions, self._threads, self._ahead = positions, threads, ahead
+        self._sample, self._order, self._positions = sample, order, positions
+        self._threads, self._ahead = threads, ahead
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of these steps."""
@@ -95,15 +87,10 @@ class Loader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, position: int) -> tuple[str, Sample]:
-        index = self._order[position]
+    def _one(self, position: int) -> Sample:
         rng = np.random.default_rng([self._order.seed, position])
-        return self._ids[index], self._sample(index, rng)
+        return self._sample(self._order[position], rng)
 
 
-def _collate(samples: list[tuple[str, Sample]]) -> Batch:
-    names = samples[0][1].keys()
-    return Batch(
-        [id for id, _ in samples],
-        {name: torch.from_numpy(np.stack([s[name] for _, s in samples])) for name in names},
-    )
+def _collate(samples: list[Sample]) -> Batch:
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}

@@ -98,7 +98,10 @@ class Prepared:
 
     def mask(self, entry: Entry) -> np.ndarray:
         """(H, W) uint8 ground truth: 0 background, 1…K classes, 255 void."""
-        path = self.folder / "masks" / f"{entry.id}.png"
+        return self.ids(self.folder / "masks" / f"{entry.id}.png", entry)
+
+    def ids(self, path: Path, entry: Entry) -> np.ndarray:
+        """(H, W) uint8 ids of a mask of this image, wherever it lies; size and ids are checked."""
         return checked_ids(sized(pictures.read_mask(path), entry, path), self.foreground, path)
 
     def instances(self, entry: Entry) -> np.ndarray:

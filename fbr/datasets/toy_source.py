@@ -17,9 +17,8 @@ def missing(source: ToySource, root: Path) -> list[str]:
 def build(
     source: ToySource, root: Path, folders: dict[str, PartialFolder]
 ) -> tuple[list[Entry], list[str]]:
-    """Draw every image that is not there yet; the test split gets no labels and no masks."""
-    numbers = source.world.model_dump()
-    world = toy.World(**{k: tuple(v) if isinstance(v, list) else v for k, v in numbers.items()})
+    """Draw every image; the test split gets no labels and no masks."""
+    world = toy.World(**source.world.model_dump())
     sizes = {"train": source.train, "val": source.val, "test": source.test}
     splits = [split for split, count in sizes.items() for _ in range(count)]
     entries = []

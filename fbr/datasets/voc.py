@@ -89,10 +89,14 @@ def build(
         if mask_file.is_file():
             mask = table[checked_ids(_mask(mask_file, size), len(CLASSES), mask_file)]
             classes = tuple(int(c) for c in np.unique(mask) if 0 < c < VOID)
-            if not folders["masks"].has(f"{id}.png"):
-                pictures.write_mask(folders["masks"] / f"{id}.png", mask)
+            pictures.write_mask(folders["masks"] / f"{id}.png", mask)
+        elif set(found) - {"test"}:
+            raise Refusal(
+                f"{mask_file}: missing, expected the mask of id '{id}', which is in the split "
+                f"{found[0]}; without it the image would train as one that shows nothing"
+            )
         object_file = base / "SegmentationObject" / f"{id}.png"
-        if object_file.is_file() and not folders["instances"].has(f"{id}.png"):
+        if object_file.is_file():
             pictures.write_mask(folders["instances"] / f"{id}.png", _mask(object_file, size))
         if (saliency / f"{id}.png").is_file():
             link(saliency / f"{id}.png", folders["saliency"] / f"{id}.png")

@@ -17,8 +17,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say whom it hit
         raise
 
 
@@ -34,9 +36,10 @@ def write_text(path: Path, content: str) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file where the file system can, copy it where it cannot; what is there stays."""
-    if target.exists():
+    """Link a file where the file system can, copy it where it cannot."""
+    if target.exists() and source.exists() and target.samefile(source):
         return
+    target.unlink(missing_ok=True)
     if not source.is_file():
         raise Refusal(f"{source}: missing, expected the file of id '{source.stem}'")
     try:
@@ -54,11 +57,11 @@ class PartialFolder:
     before a job; the partial folder is undeclared and survives.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, *, fresh: bool = False) -> None:
         self.folder = folder
         self.partial = folder.with_name(folder.name + ".partial")
         marker = self.partial / ".key"
-        if not marker.is_file() or marker.read_text() != key:
+        if fresh or not marker.is_file() or marker.read_text() != key:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
             write_text(marker, key)
@@ -72,9 +75,9 @@ class PartialFolder:
 
     def finish(self) -> None:
         """Put the folder in its place."""
-        (self.partial / ".key").unlink()
         for leftover in self.partial.rglob("*.partial"):
             leftover.unlink()
         if self.folder.exists():
             shutil.rmtree(self.folder)
         os.replace(self.partial, self.folder)
+        (self.folder / ".key").unlink()

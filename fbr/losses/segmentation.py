@@ -1,7 +1,7 @@
-"""Pixel losses, as sums and counts so that accumulation and several processes divide exactly.
+"""Pixel losses, as sums and counts so that several processes divide exactly.
 
 A part is a pair (sum, count). Batches differ in their number of labelled pixels, so a mean of
-means would depend on how the batch is split; the training loop adds up both over all splits and
+means would depend on how the batch is split; the training loop adds up both over all processes and
 then takes sum / max(count, 1).
 """
 

@@ -51,9 +51,6 @@ def freeze_statistics(network: nn.Module) -> nn.Module:
     return network
 
 
-# --- a small network that learns from nothing on two cores ------------------------------------
-
-
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -90,9 +87,6 @@ def small(stride: int, freeze: int, weights: Weights) -> Backbone:
     return Backbone(levels, [32, 64, 96], freeze)
 
 
-# --- torchvision's -----------------------------------------------------------------------------
-
-
 def _resnet(constructor: Callable[..., nn.Module]) -> Builder:
     """A ResNet's five levels at strides 4, 4, 8, 16 and 32; below 32, stride becomes dilation."""
 
@@ -107,14 +101,14 @@ def _resnet(constructor: Callable[..., nn.Module]) -> Builder:
 
 
 def mobilenet_v2(stride: int, freeze: int, weights: Weights) -> Backbone:
-    """Five levels at strides 2, 4, 8, 16 and 32; for photographs on small machines."""
+    """Five levels at strides 2, 4, 8, 16 and 32; below 32, stride becomes dilation."""
     features = _start(models.mobilenet_v2, weights).features
-    for block in {32: [], 16: features[14:], 8: features[7:]}[stride]:
-        for conv in block.modules():
-            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
-                dilation = 4 if stride == 8 and block in list(features[14:]) else 2
-                conv.stride = (1, 1)
-                conv.dilation = conv.padding = (dilation, dilation)
+    rate = 1
+    for conv in {32: nn.Sequential(), 16: features[14:], 8: features[7:]}[stride].modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            conv.dilation = conv.padding = (rate, rate)
+            rate *= conv.stride[0]
+            conv.stride = (1, 1)
     levels = [features[:2], features[2:4], features[4:7], features[7:14], features[14:]]
     return Backbone(levels, [16, 24, 32, 96, 1280], freeze)
 

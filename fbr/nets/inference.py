@@ -18,7 +18,7 @@ def multi_scale(
     flip: bool,
     size: tuple[int, int],
     device: torch.device,
-    bfloat16: bool = True,
+    bfloat16: bool,
 ) -> Tensor:
     """Mean over scales and flips of a network's maps (C, *size), float32, on the device.
 

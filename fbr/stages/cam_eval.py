@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from fbr.datasets.prepared import Entry
 from fbr.files import maps
 from fbr.files.tables import write_csv, write_json
+from fbr.masks.seeds import label_map
 from fbr.metrics.semantic import ThresholdCurve
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
+from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named
 
 THRESHOLDS = np.arange(60) / 100
@@ -44,3 +47,10 @@ def run(job: Job) -> None:
     }
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
+
+    def tiles(entry: Entry) -> Tiles:
+        seen = maps.read(folder / f"{entry.id}.npz")
+        mask = label_map(seen.full(), seen.keys, numbers.threshold)
+        return mask_tiles(job, entry, mask, f"CAM > {numbers.threshold:g}")
+
+    track_overlays(job, entries, tiles)

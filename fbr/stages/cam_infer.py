@@ -23,14 +23,22 @@ def run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     here = device()
     model = job.path("cam_train", "model")
-    network, _ = networks.load(model, here)
+    network, described = networks.load(model, here)
     folder = PartialFolder(job.out("cams"), job.key(model, job.path("prepare", "index")))
     entries = job.data.split(numbers.split)
     todo = [e for e in entries if not folder.has(f"{e.id}.npz")]
     log.info("cam_infer: %d of %d images to do", len(todo), len(entries))
     for entry, image in counted(read_ahead(todo, job.data.image), "cam_infer", len(todo)):
         size = (-(-entry.height // STRIDE), -(-entry.width // STRIDE))
-        found = multi_scale(network.maps, image, numbers.scales, numbers.flip, size, here)
+        found = multi_scale(
+            network.maps,
+            image,
+            numbers.scales,
+            numbers.flip,
+            size,
+            here,
+            described["bfloat16"],
+        )
         keys = np.array(entry.classes, np.uint8)
         chosen = found[keys.astype(np.int64) - 1]
         peak = chosen.amax((1, 2), keepdim=True).clamp(min=TINY)

@@ -17,6 +17,7 @@ def run(job: Job) -> None:
             training.backbone(job, numbers.network),
             job.data.foreground,
             numbers.options,
+            f"params.yaml: {job.section}",
         )
         source = training.images(job, entries, lambda s, cut: {"label": labels[s["index"]]})
         inputs = [job.path("prepare", "index"), job.path("prepare", "images")]

@@ -1,6 +1,7 @@
 """crf_refine: dense CRF masks, and confident seeds where two passes agree."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -72,6 +73,9 @@ def run(job: Job) -> None:
 def _each(work: _Work, todo: list[Entry], processes: int) -> Iterator[None]:
     """Run over all images; started fresh, for a fork would copy threads that hold locks."""
     context = multiprocessing.get_context("spawn")
+    # A worker is one thread: as many matrix threads again would only be in each other's way.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = [pool.submit(work, entry) for entry in todo]
         try:

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from fbr.datasets.prepared import VOID, Entry, Prepared
 from fbr.datasets.transforms import NEAREST
-from fbr.files import pictures
 from fbr.losses.affinity import affinity_losses, displacement_losses
 from fbr.masks.affinity import edge_to_affinity, pair_difference, pair_labels, path_index
 from fbr.nets.inputs import normalise
@@ -49,7 +48,7 @@ def run(job: Job) -> None:
             job,
             entries,
             lambda s, cut: {"seeds": cut.apply(s["seeds"], NEAREST, VOID)},
-            lambda entry: {"seeds": pictures.read_mask(seeds / f"{entry.id}.png")},
+            lambda entry: {"seeds": job.data.ids(seeds / f"{entry.id}.png", entry)},
         )
         inputs = [job.path("prepare", "index"), seeds, job.path("cam_train", "model")]
 

@@ -11,15 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from fbr import __version__, track
+from fbr import __version__, params, pipeline, track
 from fbr.datasets.prepared import Prepared
+from fbr.errors import Refusal
 from fbr.files.resume import fingerprint
 from fbr.files.tables import read_json, write_json
-from fbr.params import Params
+from fbr.params import SECTION, Params
 from fbr.workspace import Workspace
 
 log = logging.getLogger("fbr")
@@ -40,6 +41,13 @@ class Job:
     def numbers(self) -> Any:
         """The stage's own block of params.yaml."""
         return self.params.of(self.stage, self.axes)
+
+    @property
+    def section(self) -> str:
+        """Where they stand in params.yaml, as in "cam.plain.toy.cam_train"."""
+        axis = SECTION[self.stage]
+        names = [self.axes[a] for a in dict.fromkeys((axis, "data"))]
+        return ".".join([axis, *names, self.stage])
 
     @property
     def seed(self) -> int:
@@ -73,21 +81,36 @@ class Job:
         return self.beside / "state"
 
     def key(self, *inputs: Path) -> str:
-        """Fingerprint of this work: code version, numbers, seed and inputs."""
+        """Fingerprint of this work: code, numbers, seed and inputs."""
+        for path in inputs:
+            if not path.exists():
+                raise Refusal(f"{path}: missing; run the stage that writes it")
+        return fingerprint(self.asked, *code(), *inputs)
+
+    @property
+    def asked(self) -> str:
+        """Fingerprint of what params.yaml asks for: numbers and seed, whatever the code."""
         seed = self.axes.get("seed")
-        numbers = self.numbers.model_dump_json()
-        return fingerprint(__version__, self.stage, numbers, seed and self.seed, *inputs)
+        return fingerprint(self.stage, self.numbers.model_dump_json(), seed and self.seed)
 
 
-class _Lines(logging.Handler):
-    """Keeps the log's lines for the tracking run."""
+@cache
+def code() -> tuple[Path, ...]:
+    """Every module of the package: half-done work does not continue over changed code."""
+    return tuple(sorted(Path(__file__).parents[1].rglob("*.py")))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
+@contextmanager
+def _lines() -> Iterator[list[str]]:
+    """Keep the log's lines for the tracking run."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(handler.format(record))
+    log.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager
@@ -96,26 +119,27 @@ def tracked(job: Job) -> Iterator[Job]:
 
     What a killed run left in state/ is kept for the next one, and removed when the work is done.
     """
-    lines = _Lines()
-    log.addHandler(lines)
     record = _Record(job)
-    info = track.RunInfo(
-        stage=job.stage,
-        axes=job.axes,
-        params=job.numbers.model_dump(mode="json"),
-        tags={"upstream_runs": " ".join(_upstream(job))},
-    )
     run = track.Run(0)  # records nothing
     if job.stage not in ("prepare", "report"):
+        info = track.RunInfo(
+            stage=job.stage,
+            axes=job.axes,
+            params=job.numbers.model_dump(mode="json"),
+            tags={"upstream_runs": " ".join(_upstream(job))},
+        )
         run = track.start(job.workspace.root, info, resume=record.interrupted)
-    with run as job.run:
-        record.begin()
-        yield job
-        job.run.text("log.txt", "\n".join(lines.lines) + "\n")
+    with _lines() as lines:
+        with run as job.run:
+            record.begin()
+            try:
+                yield job
+            finally:
+                job.run.text("log.txt", "\n".join(lines) + "\n")
+            record.stop()
         record.end()
     if job.first:
         shutil.rmtree(job.state, ignore_errors=True)
-    log.removeHandler(lines)
 
 
 class _Record:
@@ -124,6 +148,7 @@ class _Record:
     def __init__(self, job: Job) -> None:
         self.job, self.file = job, job.beside / "run.json"
         self.started = time.time()
+        self.seconds: float | None = None
         self.key = job.key()
         earlier = read_json(self.file) if self.file.is_file() else {}
         goes_on = earlier.get("seconds") is None and earlier.get("key") == self.key
@@ -141,7 +166,12 @@ class _Record:
                 if not self._ended:
                     self._write()
 
+    def stop(self) -> None:
+        """The work is done; what is left is the tracking's."""
+        self.seconds = round(time.time() - self.started, 1)
+
     def end(self) -> None:
+        """Write the final word, with the MLflow id that a short stage learns only now."""
         with self._lock:
             self._ended = True
             self._write()
@@ -157,8 +187,9 @@ class _Record:
                 "stage": self.job.stage,
                 **self.job.axes,
                 "key": self.key,
+                "asked": self.job.asked,
                 "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
-                "seconds": round(time.time() - self.started, 1) if self._ended else None,
+                "seconds": self.seconds if self._ended else None,
                 "peak_memory_mb": round(peak / 1024) if self._ended else None,
                 "machine": _machine(),
                 "versions": {
@@ -189,10 +220,10 @@ def _versions() -> dict[str, str]:
 
 
 def _upstream(job: Job) -> list[str]:
-    """MLflow ids of the runs on the same path that came before this one."""
-    found = []
-    folder = job.beside.parent
-    for record in sorted(folder.glob("*/run.json")) + sorted(folder.parent.glob("*/run.json")):
-        if record.parent != job.beside and (run := read_json(record).get("mlflow_run")):
-            found.append(run)
-    return found[:20]
+    """MLflow ids of the runs that made what this one reads."""
+    stages, blocks = pipeline.load(job.workspace.pipeline), params.read(job.workspace.params)
+    stage = next(stage for stage in stages if stage.name == job.stage)
+    read = [dep.format(**job.axes) for dep in stage.deps if not dep.endswith(".py")]
+    writers = [pipeline.writer(path, stages, blocks) for path in read]
+    records = {job.workspace.beside(writer.name, axes) / "run.json" for writer, axes in writers}
+    return [run for r in sorted(records) if r.is_file() and (run := read_json(r)["mlflow_run"])]

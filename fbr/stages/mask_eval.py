@@ -1,11 +1,12 @@
 """mask_eval: mIoU of pseudo masks."""
 
-from fbr.datasets.prepared import Entry, sized
+from fbr.datasets.prepared import Entry
 from fbr.files import pictures
 from fbr.files.tables import write_csv, write_json
 from fbr.metrics.semantic import Confusion
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
+from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named
 
 
@@ -18,19 +19,27 @@ def run(job: Job) -> None:
     confusion = Confusion(len(job.data.classes))
 
     def read(entry: Entry) -> tuple:
-        path = folder / f"{entry.id}.png"
-        return sized(pictures.read_mask(path), entry, path), job.data.mask(entry)
+        return job.data.ids(folder / f"{entry.id}.png", entry), job.data.mask(entry)
 
     for entry, (mask, target) in counted(read_ahead(entries, read), "mask_eval", len(entries)):
         confusion.update(mask, target, entry.id)
     per_class = named(confusion.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
+    makers = job.params.mask[job.axes["mask"]][job.axes["data"]]
     metrics = {
         "miou": confusion.miou(),
         "pixel_accuracy": confusion.pixel_accuracy(),
         "split": split,
         "images": len(entries),
+        "threshold": (makers.crf_refine or makers.irn_infer).threshold,
         "threshold_choice": "fixed",
+        "crf": makers.crf_refine is not None,
     }
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(folder / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, job.axes["mask"])
+
+    track_overlays(job, entries, tiles)

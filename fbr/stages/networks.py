@@ -17,7 +17,9 @@ from fbr.nets.irn import AffinityNet
 from fbr.params import check
 
 
-def cam_method(name: str, backbone: nn.Module, classes: int, options: dict) -> nn.Module:
+def cam_method(
+    name: str, backbone: nn.Module, classes: int, options: dict, where: str = "model.json"
+) -> nn.Module:
     """A CAM method by name, its own numbers checked by the model in its file."""
     if name not in CAM:
         raise Refusal(
@@ -25,9 +27,7 @@ def cam_method(name: str, backbone: nn.Module, classes: int, options: dict) -> n
             f"{nearest(name, CAM)}"
         )
     method = CAM[name]
-    return method(
-        backbone, classes, check(options, method.Options, f"params.yaml: {name}: options")
-    )
+    return method(backbone, classes, check(options, method.Options, f"{where}.options"))
 
 
 def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:

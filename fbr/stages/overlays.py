@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fbr.datasets.prepared import Entry
+from fbr.datasets.prepared import Entry, Prepared
+from fbr.masks.instances import decode
 from fbr.show import overlays
 from fbr.stages.job import Job
 
 TRACKED = 10
+CONFIDENT = 0.5  # what a picture shows of the detections
 Tiles = list[tuple[str, np.ndarray]]
 
 
@@ -22,6 +24,19 @@ def cam_tile(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """The strongest class's map (k, h, w) over the image."""
     strongest = cam.astype(np.float32).max(0) if len(cam) else np.zeros(image.shape[:2], np.float32)
     return overlays.heat(image, strongest)
+
+
+def instance_tiles(data: Prepared, entry: Entry, records: list[dict]) -> Tiles:
+    """Image, detections of some confidence in one colour each, and the true instances."""
+    image = data.image(entry)
+    numbers = np.zeros(image.shape[:2], np.uint8)
+    for number, record in enumerate(records, start=1):
+        if record["score"] >= CONFIDENT:
+            numbers[decode(record["segmentation"])] = number
+    tiles = [("image", image), ("instances", overlays.mask_overlay(image, numbers))]
+    if data.has("instances", entry):
+        tiles.append(("truth", overlays.mask_overlay(image, data.instances(entry))))
+    return tiles
 
 
 def mask_tiles(job: Job, entry: Entry, found: np.ndarray, name: str) -> Tiles:

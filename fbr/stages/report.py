@@ -1,12 +1,15 @@
 """report: tables, pictures and provenance of everything run on a dataset."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fbr import pipeline
+from fbr import params, pipeline
+from fbr.datasets.prepared import Entry
+from fbr.errors import Refusal
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder, write_bytes, write_text
 from fbr.files.tables import read_json
@@ -15,7 +18,8 @@ from fbr.show.page import Chart, KeyValues, Picture, Report, Section, Text, page
 from fbr.show.palette import css_colour, name_colours
 from fbr.show.tables import Number, Table, latex_table, markdown_table
 from fbr.stages.job import Job
-from fbr.stages.overlays import Tiles, cam_tile
+from fbr.stages.overlays import Tiles, cam_tile, instance_tiles
+from fbr.workspace import AXES
 
 # What each evaluation scores, in the order of the table, and the numbers that the table shows.
 SCORED = {
@@ -31,13 +35,14 @@ def run(job: Job) -> None:
     """Collect whatever there is for this dataset; say it on the terminal, too."""
     results = job.workspace.root / "results" / job.axes["data"]
     scores = collect(results)
+    scores["outdated"] = [Upstream(job).changed(row) for row in scores.to_dict("records")]
     table = score_table(scores)
     write_text(job.out("tables.md"), markdown_table(table) + "\n")
     write_text(job.out("tables.tex"), latex_table(table) + "\n")
     panels = pictures_of(job, results)
-    folder = PartialFolder(job.out("overlays"), job.key())
-    for name, _, encoded in panels:
-        write_bytes(folder / f"{name}.jpg", encoded)
+    folder = PartialFolder(job.out("overlays"), job.key(), fresh=True)
+    for entry, _, encoded in panels:
+        write_bytes(folder / f"{entry.id}.jpg", encoded)
     folder.finish()
     sections = (
         Section("Scores", score_intro(scores), (table, *class_bars(results))),
@@ -70,20 +75,56 @@ def collect(results: Path) -> pd.DataFrame:
         seed, *path, stage = file.parent.relative_to(results).parts
         if stage in SCORED:
             place = {"stage": stage, "experiment": " / ".join(path), "seed": seed}
-            rows.append(place | read_json(file))
-    order = {stage: number for number, stage in enumerate(SCORED)}
-    frame = pd.DataFrame(rows, columns=None if rows else ["stage", "experiment", "seed"])
-    return frame.sort_values(["stage", "experiment", "seed"], key=lambda c: c.map(order).fillna(c))
+            rows.append(read_json(file) | place | {"file": str(file)})
+    frame = pd.DataFrame(rows, columns=None if rows else ["stage", "experiment", "seed", "file"])
+    frame["stage"] = pd.Categorical(frame["stage"], list(SCORED))
+    frame["outdated"] = False
+    return frame.sort_values(["stage", "experiment", "seed"], ignore_index=True)
+
+
+class Upstream:
+    """Whether a score still is what params.yaml asks for, all the way up to `prepare`.
+
+    A row of an earlier setting stays in the folder until its stage runs again; it must not pass
+    for a result of the present one. Judged by what run.json recorded; without one, by nothing.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.stages = pipeline.load(job.workspace.pipeline)
+        self.blocks = params.read(job.workspace.params)
+
+    def changed(self, score: dict) -> bool:
+        """Whether the numbers of any stage behind this score have changed since it ran."""
+        path = Path(score["file"]).relative_to(self.job.workspace.root)
+        return self._changed(str(path))
+
+    def _changed(self, path: str) -> bool:
+        try:
+            stage, axes = pipeline.writer(path, self.stages, self.blocks)
+            asked = replace(self.job, stage=stage.name, axes=axes).asked
+        except Refusal:  # its block is gone from params.yaml
+            return True
+        record = self.job.workspace.beside(stage.name, axes) / "run.json"
+        if record.is_file() and read_json(record).get("asked", asked) != asked:
+            return True
+        reads = [dep.format(**axes) for dep in stage.deps if not dep.endswith(".py")]
+        return any(self._changed(dep) for dep in reads)
 
 
 def score_table(scores: pd.DataFrame) -> Table:
     """One row an experiment: mean ± sd over seeds, and beside it what the number is on."""
     rows = []
-    for (stage, experiment), seeds in scores.groupby(["stage", "experiment"], sort=False):
+    for (stage, experiment), seeds in scores.groupby(
+        ["stage", "experiment"], sort=False, observed=True
+    ):
         first = seeds.iloc[0]
         numbers = [spread(100 * seeds[key]) if key in seeds else None for key in COLUMNS]
         split = f"{first['split']} ({first['images']})"
-        rows.append((experiment, SCORED[stage], *numbers, len(seeds), split, _how(first.dropna())))
+        how = _how(first.dropna())
+        if seeds["outdated"].any():
+            how = f"{how}; OUTDATED: params.yaml asks for other numbers now".removeprefix("; ")
+        rows.append((experiment, SCORED[stage], *numbers, len(seeds), split, how))
     columns = ("experiment", "score of", *COLUMNS.values(), "seeds", "split", "how")
     return Table(columns, tuple(rows), "Percent, mean ± standard deviation over seeds.")
 
@@ -140,23 +181,24 @@ def class_bars(results: Path) -> list[Chart]:
     return charts
 
 
-def pictures_of(job: Job, results: Path) -> list[tuple[str, str, bytes]]:
-    """(name, caption, JPEG) of a few images through all stages of the first seed, spread evenly."""
-    by_split: dict[str, list] = defaultdict(list)
-    for entry in job.data.entries:
-        if job.data.has("masks", entry):
-            by_split[entry.splits[0]].append(entry)
+def pictures_of(job: Job, results: Path) -> list[tuple[Entry, str, bytes]]:
+    """(image, split, JPEG) of a few images through all stages of the first seed, spread evenly."""
+    seeds = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
+    instances = detections(seeds[0]) if seeds else {}
     panels = []
-    for split in [s for s in ("train", "val") if s in by_split]:
-        chosen = _spread(by_split[split], job.numbers.images)
-        for entry in chosen:
+    for split in ("train", "val") if seeds else ():
+        with_truth = [e for e in job.data.entries if split in e.splits and job.data.has("masks", e)]
+        for entry in _spread(with_truth, job.numbers.images):
             image, truth = job.data.image(entry), job.data.mask(entry)
-            tiles = [("image", image), *_through_stages(results, entry.id, image, truth)]
+            tiles = [("image", image), *_through_stages(seeds[0], entry.id, image, truth)]
+            for name, by_image in instances.items():
+                if entry.id in by_image:
+                    _, found, *_ = instance_tiles(job.data, entry, by_image[entry.id])
+                    tiles.append((name, found[1]))
             if len(tiles) > 1:
                 tiles.append(("truth", overlays.mask_overlay(image, truth)))
-                names = ", ".join(job.data.classes[c] for c in entry.classes)
                 encoded = overlays.to_jpeg_bytes(overlays.panel(tiles))
-                panels.append((entry.id, f"{split}: {names}", encoded))
+                panels.append((entry, split, encoded))
     return panels
 
 
@@ -165,28 +207,38 @@ def _spread(entries: list, count: int) -> list:
     return entries[::step][:count]
 
 
-def _through_stages(results: Path, id: str, image: np.ndarray, truth: np.ndarray) -> Tiles:
-    seeds = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
+def _through_stages(seed: Path, id: str, image: np.ndarray, truth: np.ndarray) -> Tiles:
     tiles = []
-    for seed in seeds[:1]:
-        for file in sorted(seed.glob(f"*/cam_infer/cams/{id}.npz")):
-            tiles.append((f"CAM {file.parts[-4]}", cam_tile(image, maps.read(file).cam)))
-        for file in sorted(seed.glob(f"*/*/masks/{id}.png")):
-            mask = pictures.read_mask(file)
-            tiles.append((f"{file.parts[-4]} {file.parts[-3]}", overlays.mask_overlay(image, mask)))
-        for file in sorted(seed.glob(f"*/*/*/seg_eval/pred/{id}.png")):
-            mask, name = pictures.read_mask(file), f"{file.parts[-5]} {file.parts[-4]}"
-            tiles.append((name, overlays.mask_overlay(image, mask)))
-            tiles.append(("errors", overlays.error_map(mask, truth)))
+    for file in sorted(seed.glob(f"*/cam_infer/cams/{id}.npz")):
+        tiles.append((f"CAM {file.parts[-4]}", cam_tile(image, maps.read(file).cam)))
+    for file in sorted(seed.glob(f"*/*/masks/{id}.png")):
+        mask = pictures.read_mask(file)
+        tiles.append((f"{file.parts[-4]} {file.parts[-3]}", overlays.mask_overlay(image, mask)))
+    for file in sorted(seed.glob(f"*/*/*/seg_eval/pred/{id}.png")):
+        mask, name = pictures.read_mask(file), f"{file.parts[-5]} {file.parts[-4]}"
+        tiles.append((name, overlays.mask_overlay(image, mask)))
+        tiles.append(("errors", overlays.error_map(mask, truth)))
     return tiles
 
 
-def _shown(job: Job, name: str, caption: str, encoded: bytes) -> Picture:
+def detections(seed: Path) -> dict[str, dict[str, list[dict]]]:
+    """Detected instances of one seed: experiment → image id → COCO records."""
+    found: dict[str, dict[str, list[dict]]] = {}
+    for file in sorted(seed.glob("*/*/wsis_eval/detections.json")):
+        by_image = found[" ".join(file.parts[-4:-2])] = defaultdict(list)
+        for record in read_json(file):
+            by_image[record["image_id"]].append(record)
+    return found
+
+
+def _shown(job: Job, entry: Entry, split: str, encoded: bytes) -> Picture:
     colours = name_colours(job.data.classes)
-    legend = [(n, colours[n]) for n in caption.split(": ", 1)[1].split(", ")]
-    if caption.startswith("val"):
+    names = [job.data.classes[c] for c in entry.classes]
+    legend = [(name, colours[name]) for name in names]
+    if split == "val":
         legend += [(n, css_colour(c)) for n, c in overlays.ERROR_COLOURS.items()]
-    return Picture(encoded, f"{name}, {caption}", tuple(legend))
+    caption = f"{entry.id}, {split}: {', '.join(names) or 'no object'}"
+    return Picture(encoded, caption, tuple(legend))
 
 
 def threshold_curves(results: Path) -> list[Chart]:
@@ -199,6 +251,9 @@ def threshold_curves(results: Path) -> list[Chart]:
         found[cam][seed] = (curve["threshold"].tolist(), (100 * curve["miou"]).tolist())
         metrics = read_json(file.with_name("metrics.json"))
         marks[cam] = [(metrics["threshold"], "fixed"), (metrics["threshold_oracle"], "oracle")]
+    for cam, curves in found.items():
+        if len(curves) > 1:  # each seed has an oracle of its own
+            marks[cam] = marks[cam][:1]
     return [
         Chart(plots.line_chart(curves, cam, "background threshold", "mIoU, %", marks[cam]))
         for cam, curves in found.items()
@@ -225,17 +280,21 @@ def pipeline_graph(job: Job) -> str:
 
 def provenance(job: Job, results: Path) -> list:
     """Who ran what, where, when, how long, with how much memory."""
-    records = [(file, read_json(file)) for file in sorted(results.rglob("run.json"))]
+    files = [
+        job.workspace.beside("prepare", job.axes) / "run.json",
+        *sorted(results.rglob("run.json")),
+    ]
+    records = [(file, read_json(file)) for file in files if file.is_file()]
     rows = tuple(
         (
-            "/".join(file.parent.relative_to(results).parts),
+            "/".join(r[axis] for axis in AXES[1:] if axis in r) + f"/{r['stage']}",
             r["seconds"],
             r["peak_memory_mb"],
             r["engine"],
             (r.get("git_commit") or "")[:10] + ("+" if r.get("git_dirty") == "true" else ""),
             r["started"],
         )
-        for file, r in records
+        for _, r in records
     )
     columns = ("stage", "seconds", "peak MB", "engine", "commit", "started")
     blocks: list = [Table(columns, rows, "A commit with + had uncommitted changes.")]

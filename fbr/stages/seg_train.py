@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from fbr.datasets.prepared import VOID
 from fbr.datasets.transforms import NEAREST
 from fbr.errors import Refusal, nearest
-from fbr.files import pictures
 from fbr.losses.segmentation import LOSSES
 from fbr.nets.heads import FullSize, Segmenter
 from fbr.stages import training
@@ -42,7 +41,7 @@ def run(job: Job) -> None:
             job,
             entries,
             lambda s, cut: {"mask": cut.apply(s["mask"], NEAREST, VOID)},
-            lambda entry: {"mask": pictures.read_mask(masks / f"{entry.id}.png")},
+            lambda entry: {"mask": job.data.ids(masks / f"{entry.id}.png", entry)},
         )
         inputs = [job.path("prepare", "index"), masks, job.path("cam_train", "model")]
         task = SegmentationTask(network, numbers.loss)

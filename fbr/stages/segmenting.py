@@ -29,14 +29,20 @@ def predict(
     """Write the predicted ids of every image that `folder` does not hold yet."""
     torch.set_num_threads(threads)
     here = device()
-    network, _ = networks.load(model, here)
+    network, described = networks.load(model, here)
     crf = numbers.crf and Crf(**numbers.crf.model_dump())
     todo = [e for e in entries if not folder.has(f"{e.id}.png")]
     log.info("%s: %d of %d images to do", name, len(todo), len(entries))
     for entry, image in counted(read_ahead(todo, data.image), name, len(todo)):
         size = (entry.height, entry.width)
         scores = multi_scale(
-            nn.Sequential(network, nn.Softmax(1)), image, numbers.scales, numbers.flip, size, here
+            nn.Sequential(network, nn.Softmax(1)),
+            image,
+            numbers.scales,
+            numbers.flip,
+            size,
+            here,
+            described["bfloat16"],
         )
         if crf:
             probabilities = dense_crf(image, unary_from_probabilities(scores.cpu().numpy()), crf)

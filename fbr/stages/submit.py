@@ -50,10 +50,13 @@ def check(archive: Path, entries: list[Entry], data: Prepared, inside: str) -> N
             entry = wanted.pop(member.name, None)
             if entry is None or not member.isfile():
                 raise Refusal(f"submission: found {member.name}, expected {inside}/<id>.png only")
-            with Image.open(io.BytesIO(tar.extractfile(member).read())) as picture:
-                fits = picture.size == (entry.width, entry.height) and picture.mode == "P"
-                palette = bytes(picture.getpalette() or b"") if fits else b""
-                most = picture.getextrema()[1] if fits else 0
+            try:
+                with Image.open(io.BytesIO(tar.extractfile(member).read())) as picture:
+                    fits = picture.size == (entry.width, entry.height) and picture.mode == "P"
+                    palette = bytes(picture.getpalette() or b"") if fits else b""
+                    most = picture.getextrema()[1] if fits else 0
+            except (OSError, SyntaxError) as error:
+                raise Refusal(f"submission: {member.name} cannot be read ({error})") from None
             known = pictures.PALETTE[: len(palette)]
             if not fits or not palette or palette != known or most > data.foreground:
                 raise Refusal(

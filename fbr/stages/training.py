@@ -26,7 +26,15 @@ Draw = Callable[[Sample, Geometry], Sample]
 
 
 def backbone(job: Job, network: Network) -> backbones.Backbone:
-    """The recipe's backbone with the weights it starts from."""
+    """The recipe's backbone with its first weights; what is built from now on takes the seed."""
+    torch.manual_seed(job.seed)
+    try:
+        return _backbone(job, network)
+    except Refusal as refusal:
+        raise Refusal(f"params.yaml: {job.section}.network: {refusal}") from None
+
+
+def _backbone(job: Job, network: Network) -> backbones.Backbone:
     if network.weights == "none":
         return backbones.build(network.name, network.stride, network.freeze)
     if network.weights == "imagenet":
@@ -37,7 +45,7 @@ def backbone(job: Job, network: Network) -> backbones.Backbone:
                 f"ImageNet weights of {network.name} could not be fetched ({error}); name a local "
                 "safetensors file as `weights`"
             ) from None
-    if network.weights == "cam":
+    if network.weights == "cam" and job.stage != "cam_train":
         path = job.path("cam_train", "model")
         built = backbones.build(network.name, network.stride, network.freeze)
         state = weights.read(path)
@@ -46,6 +54,11 @@ def backbone(job: Job, network: Network) -> backbones.Backbone:
         weights.fill(built, own, path)
         return backbones.freeze_statistics(built)
     path = job.workspace.root / network.weights
+    if not path.is_file():
+        raise Refusal(
+            f"weights: found '{network.weights}', expected none, imagenet, a "
+            "safetensors file, or, behind cam_train, cam"
+        )
     return backbones.build(network.name, network.stride, network.freeze, weights.read(path))
 
 
@@ -103,7 +116,7 @@ def train(
         key=job.key(*inputs),
         checkpoint_minutes=job.params.machine.checkpoint_minutes,
         loader_threads=job.params.machine.loader_threads,
-        on_log=lambda step, values: job.run.metrics(values, step),
+        on_log=lambda step, row: job.run.metrics({k: row[k] for k in row if k != "step"}, step),
     )
     count = sum(p.numel() for p in network.parameters())
     log.info(

@@ -12,6 +12,7 @@ from fbr.nets.inputs import normalise
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
+from fbr.stages.overlays import Tiles, instance_tiles, track_overlays
 from fbr.stages.scores import announce
 from fbr.train.processes import device
 
@@ -56,14 +57,29 @@ def run(job: Job) -> None:
         "per_class": {row["class"]: row["AP50"] for row in per_class},
         "split": numbers.split,
         "images": len(entries),
+        "score": numbers.score,
+        "detections": numbers.detections,
+        "scales": [1.0],
+        "flip": False,
     }
     write_json(job.out("detections.json"), detections)
     write_json(job.out("metrics.json"), metrics)
     announce(job, scores | {"split": numbers.split, "images": len(entries)}, per_class)
+    found = {e.id: [] for e in entries}
+    for record in detections:
+        found[record["image_id"]].append(record)
+
+    def tiles(entry: Entry) -> Tiles:
+        return instance_tiles(job.data, entry, found[entry.id])
+
+    track_overlays(job, entries, tiles)
 
 
 def ground_truth(data: Prepared, entry: Entry) -> list[dict]:
-    """COCO records of an image's instances; the class of each is the one its mask shows most."""
+    """COCO records of an image's instances; the class of each is the one its mask shows most.
+
+    Void is a record of its own: what is found there counts neither for nor against.
+    """
     instances, mask = data.instances(entry), data.mask(entry)
     records = []
     for number in np.unique(instances[(instances > 0) & (instances < VOID)]):
@@ -77,4 +93,7 @@ def ground_truth(data: Prepared, entry: Entry) -> list[dict]:
                     "segmentation": encode(inside),
                 }
             )
+    void = (instances == VOID) | (mask == VOID)
+    if void.any():
+        records.append({"image_id": entry.id, "category_id": VOID, "segmentation": encode(void)})
     return records

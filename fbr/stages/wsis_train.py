@@ -8,6 +8,7 @@ from torchvision.ops import masks_to_boxes
 from fbr.datasets.loader import Sample
 from fbr.datasets.prepared import Entry
 from fbr.datasets.transforms import NEAREST
+from fbr.errors import Refusal
 from fbr.files.tables import read_json
 from fbr.masks.instances import decode
 from fbr.stages import training
@@ -57,8 +58,14 @@ def run(job: Job) -> None:
         instances = np.zeros((entry.height, entry.width), np.uint8)
         classes = np.zeros(MOST, np.uint8)
         for number, record in enumerate(records.get(entry.id, [])[:MOST], start=1):
-            instances[decode(record["segmentation"])] = number
-            classes[number - 1] = record["category_id"]
+            inside, label = decode(record["segmentation"]), record["category_id"]
+            if inside.shape != instances.shape or not 1 <= label <= job.data.foreground:
+                raise Refusal(
+                    f"{file}: an instance of id '{entry.id}' has {inside.shape[1]}x"
+                    f"{inside.shape[0]} pixels and class {label}, expected {entry.width}x"
+                    f"{entry.height} and 1 to {job.data.foreground}; run irn_infer again"
+                )
+            instances[inside], classes[number - 1] = number, label
         return {"instances": instances, "classes": classes}
 
     with joined(job.threads) as processes:

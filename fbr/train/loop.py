@@ -2,18 +2,20 @@
 
 A network is anything whose forward takes a batch (a dict of tensors) and returns named losses, each
 a scalar or a pair (sum, count) whose division is left to the loop, so that the mean runs over all
-processes. Nothing random survives from step to step: each step is seeded by its number, so resuming
-needs no random states and cannot get them wrong.
+processes; an accumulated part is a mean of its own. Nothing random survives from step to step: each
+step is seeded by its number, so resuming needs no random states and cannot get them wrong.
 """
 
 import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any
 
@@ -76,9 +78,15 @@ def fit(
     network.to(processes.device, memory_format=torch.channels_last).train()
     if processes.world > 1:
         share_statistics(network)
-    optimizer = _optimizer(groups, training)
+    order = Order(len(images.ids), seed)
+
+    def seen(step: int) -> list[str]:
+        """Ids of a step's images, over all processes."""
+        positions = range(step * training.batch, (step + 1) * training.batch)
+        return [images.ids[order[position]] for position in positions]
+
     file = upkeep.state / "checkpoint.pt"
-    run = _Run(network, optimizer, training, processes)
+    run = _Run(network, _optimizer(groups, training), training, processes, seen)
     if (state := checkpoint.load(file, upkeep.key)) is not None:
         run.restore(state)
         log.info("%s continues at step %d of %d", upkeep.name, run.step, training.steps)
@@ -89,17 +97,11 @@ def fit(
         return range(first, first + share)
 
     parts = training.accumulate
-    loader = Loader(
-        images.ids,
-        images.sample,
-        Order(len(images.ids), seed),
-        positions,
-        upkeep.loader_threads,
-    )
+    loader = Loader(images.sample, order, positions, upkeep.loader_threads)
     batches = loader.batches(run.step * parts, training.steps * parts)
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), 60 * upkeep.checkpoint_minutes
     shown = Progress(upkeep.name, run.step, training.steps, training.batch, shown=processes.first)
-    with shown, _polite_end() as asked:
+    with shown, _polite_end(processes.first) as asked:
         while run.step < training.steps:
             _seed_step(seed, run.step, processes.rank)
             run.one_step([next(batches) for _ in range(parts)])
@@ -111,11 +113,13 @@ def fit(
                 upkeep.on_log(
                     run.step, row | {"images_per_second": shown.images_per_second(run.step)}
                 )
-            due = time.monotonic() - saved > 60 * upkeep.checkpoint_minutes
-            if processes.first and (due or asked()) and run.step < training.steps:
-                run.check_finite()
+            due = run.step < training.steps and time.monotonic() - saved > pause
+            if processes.first and (due or asked()) and run.finite():
+                began = time.monotonic()
                 checkpoint.save(file, upkeep.key, run.state())
                 saved = time.monotonic()
+                # Saving takes one part in a hundred of the time, however large the network.
+                pause = max(60 * upkeep.checkpoint_minutes, 100 * (saved - began))
             if asked():
                 raise SystemExit(128 + asked())
     return run.history
@@ -130,25 +134,16 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         training: Training,
         processes: Processes,
+        seen: Callable[[int], list[str]],
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self.training, self.processes = training, processes
+        self.training, self.processes, self.seen = training, processes, seen
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._names: list[str] = []
         self._kept: list[Tensor] = []  # losses of this interval, left on the device
-        self._ids: list[list[str]] = []
-        on_gpu = processes.device.type == "cuda"
-        self._module = (
-            DistributedDataParallel(
-                network,
-                device_ids=[processes.device.index] if on_gpu else None,
-                broadcast_buffers=False,
-            )
-            if processes.world > 1
-            else network
-        )
+        self._module = _together(network, processes) if processes.world > 1 else network
 
     def one_step(self, parts: list[Batch]) -> None:
         """Forward and backward of every accumulated part, then one step of the optimiser."""
@@ -168,14 +163,13 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._kept.append(total)
-        self._ids.append([id for batch in parts for id in batch.ids])
+        self._kept.append(self.processes.sum(total) / self.processes.world)
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         device = self.processes.device
         tensors = {
             k: v.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else v
-            for k, v in batch.tensors.items()
+            for k, v in batch.items()
         }
         tensors["image"] = normalise(tensors["image"])
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bfloat16):
@@ -204,34 +198,35 @@ class _Run:
             group["lr"] = lr * factor
 
     def close_interval(self) -> dict[str, float]:
-        """Mean losses since the last call, over all processes, as a row of the history."""
-        self.check_finite()
-        kept = torch.stack(self._kept).mean(0)
-        means = (self.processes.sum(kept) / self.processes.world).tolist()
+        """Mean losses since the last call, over all processes, as a row of the history.
+
+        Losses are read once an interval, not once a step: reading waits for the device.
+        """
+        kept = torch.stack(self._kept).tolist()
+        for step, losses in enumerate(kept, start=self.step - len(kept)):
+            self._check(step, dict(zip(self._names, losses, strict=True)))
+        means = [fmean(column) for column in zip(*kept, strict=True)]
         lr = self.optimizer.param_groups[0]["lr"]
         row = {"step": self.step, "lr": lr, **dict(zip(self._names, means, strict=True))}
         self.history.append(row)
-        self._kept, self._ids = [], []
+        self._kept = []
         return row
 
-    def check_finite(self) -> None:
-        """Stop on the first step of the interval with a non-finite loss, naming its images.
-
-        Read once an interval, not once a step: reading waits for the device.
-        """
-        if not self._kept:
-            return
-        losses = torch.stack(self._kept)
-        wrong = (~torch.isfinite(losses)).any(1).nonzero()
-        if len(wrong):
-            index = int(wrong[0])
-            step = self.step - len(self._kept) + index + 1
-            named = dict(zip(self._names, losses[index].tolist(), strict=True))
-            bad = ", ".join(f"{k}={v}" for k, v in named.items() if not math.isfinite(v))
+    def _check(self, step: int, losses: dict[str, float]) -> None:
+        """Stop all processes where a loss is not finite; the first says so."""
+        bad = ", ".join(f"{name}={v}" for name, v in losses.items() if not math.isfinite(v))
+        if bad and not self.processes.first:
+            raise SystemExit(2)
+        if bad:
             raise NotFinite(
-                f"step {step}: loss {bad}, expected a finite number; images of that step: "
-                f"{' '.join(self._ids[index])}. Lower the learning rate, or look at these images"
+                f"step {step + 1}: loss {bad}, expected a finite number; images of that step: "
+                f"{' '.join(self.seen(step))}. Lower the learning rate, or look at these images"
             )
+
+    def finite(self) -> bool:
+        """Whether this state is worth keeping: no loss and no weight of it has gone wrong."""
+        held = [*self._kept, *self.network.state_dict().values()]
+        return all(bool(tensor.isfinite().all()) for tensor in held)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -241,15 +236,22 @@ class _Run:
             "history": self.history,
             "names": self._names,
             "kept": self._kept,
-            "ids": self._ids,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.history = state["step"], state["history"]
-        self._names, self._ids = state["names"], state["ids"]
+        self._names = state["names"]
         self._kept = [kept.to(self.processes.device) for kept in state["kept"]]
+
+
+def _together(network: nn.Module, processes: Processes) -> nn.Module:
+    devices = [processes.device.index] if processes.device.type == "cuda" else None
+    with warnings.catch_warnings():
+        # From torch 2.15 on `broadcast_buffers` has a new name, which older ones do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
 
 def _optimizer(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
@@ -271,15 +273,18 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 
 
 @contextmanager
-def _polite_end() -> Iterator[Callable[[], int]]:
-    """On SIGTERM, finish the step, save, leave: yields a function that returns the signal or 0."""
+def _polite_end(first: bool) -> Iterator[Callable[[], int]]:
+    """On SIGTERM, finish the step, save, leave: yields a function that returns the signal or 0.
+
+    Only the first process saves, so only it decides; the others live until it has left.
+    """
     received = 0
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal received
         received = number
 
-    earlier = signal.signal(signal.SIGTERM, note)
+    earlier = signal.signal(signal.SIGTERM, note if first else signal.SIG_IGN)
     try:
         yield lambda: received
     finally:

@@ -1,5 +1,6 @@
 """Where this process stands among those of one training, and its device."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from fbr.errors import Refusal
+
+log = logging.getLogger("fbr")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ class Processes:
 def device() -> torch.device:
     """The GPU of this process if there is one, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= cards:
+            raise Refusal(
+                f"params.yaml: machine.processes: found more processes than the {cards} GPUs here; "
+                "one process a GPU"
+            )
+        return torch.device("cuda", local)
     return torch.device("cpu")
 
 
@@ -68,8 +76,27 @@ def joined(threads: int) -> Iterator[Processes]:
     dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), world, here)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        log.warning("another process of this training ended; it says why")
+        raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes, and of the gradients that come back."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
 
 
 class SharedStatistics(nn.BatchNorm2d):
@@ -83,9 +110,9 @@ class SharedStatistics(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         count = values.numel() // values.shape[1] * dist.get_world_size()
-        mean = all_reduce(values.sum((0, 2, 3))) / count
+        mean = _Sum.apply(values.sum((0, 2, 3))) / count
         centred = values - mean.view(1, -1, 1, 1)
-        var = all_reduce(centred.square().sum((0, 2, 3))) / count
+        var = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -19,7 +19,8 @@ LAYERS = (
     {"datasets", "nets", "cam"},
     {"losses", "masks", "metrics"},
     {"engines", "launch"},
-    {"files", "params", "workspace", "pipeline"},
+    {"files", "params", "pipeline"},
+    {"workspace", "catalogue"},
     {"errors", "fbr"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -29,7 +29,7 @@ def shrink(blocks: dict, **prepare: int) -> None:
     world["world"].update(size=64, size_jitter=8)
     for recipe in recipes(blocks):
         for stage in recipe.keys() & STEPS.keys():
-            recipe[stage].update(steps=STEPS[stage], batch=8, crop=64, log_every=3)
+            recipe[stage].update(steps=STEPS[stage], batch=8, crop=64, warmup=2, log_every=3)
     blocks["inst"]["maskrcnn"]["toy"]["wsis_train"].update(proposals=8, width=16)
 
 
@@ -64,7 +64,7 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 
 
 class Running:
-    """A command in a process group of its own, on one core or on all, with what it says in a file."""
+    """A command in a process group of its own, on one core or on all; what it says is kept."""
 
     def __init__(
         self, folder: Path, *command: str, core: int | None = None, track: str = "off"

@@ -8,7 +8,7 @@ import torch
 
 from fbr.datasets.loader import Batch, Decoded, Loader, Order
 
-IDS = [f"image{i}" for i in range(7)]
+IMAGES = 7
 
 
 def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -20,14 +20,13 @@ def stream(start=0, stop=9, threads=1, seed=0, batch=3, make=sample, **options) 
     def positions(step: int) -> range:
         return range(step * batch, (step + 1) * batch)
 
-    loader = Loader(IDS, make, Order(len(IDS), seed), positions, threads, **options)
+    loader = Loader(make, Order(IMAGES, seed), positions, threads, **options)
     return list(loader.batches(start, stop))
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        a.ids == b.ids and all(torch.equal(a.tensors[k], b.tensors[k]) for k in a.tensors)
-        for a, b in zip(one, other, strict=True)
+        all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(one, other, strict=True)
     )
 
 
@@ -46,14 +45,13 @@ def test_orders_differ_by_seed_and_agree_with_themselves():
 
 
 def test_batches_hold_what_their_positions_say():
-    order = Order(len(IDS), 0)
+    order = Order(IMAGES, 0)
     for step, batch in enumerate(stream()):
         indices = [order[p] for p in range(3 * step, 3 * step + 3)]
-        assert batch.ids == [IDS[i] for i in indices]
-        assert batch.tensors["index"].tolist() == indices
-        assert batch.tensors["image"].shape == (3, 2, 2, 3)
-        assert batch.tensors["image"].dtype == torch.uint8
-        assert batch.tensors["image"][:, 0, 0, 0].tolist() == indices
+        assert batch["index"].tolist() == indices
+        assert batch["image"].shape == (3, 2, 2, 3)
+        assert batch["image"].dtype == torch.uint8
+        assert batch["image"][:, 0, 0, 0].tolist() == indices
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -73,7 +71,7 @@ def test_the_stream_from_a_step_is_the_tail_of_the_whole(start):
 
 
 def test_randomness_differs_by_position_and_seed():
-    noise = torch.cat([b.tensors["noise"] for b in stream()])
+    noise = torch.cat([b["noise"] for b in stream()])
     assert len(noise.unique(dim=0)) == len(noise)
     assert not same(stream(seed=1), stream())
 
@@ -82,12 +80,9 @@ def test_processes_share_the_stream():
     def positions(rank: int):
         return lambda step: range(4 * step + 2 * rank, 4 * step + 2 * rank + 2)
 
-    loaders = [Loader(IDS, sample, Order(len(IDS), 0), positions(r), 1) for r in range(2)]
+    loaders = [Loader(sample, Order(IMAGES, 0), positions(r), 1) for r in range(2)]
     halves = zip(*(loader.batches(0, 5) for loader in loaders), strict=True)
-    joined = [
-        Batch(a.ids + b.ids, {k: torch.cat([a.tensors[k], b.tensors[k]]) for k in a.tensors})
-        for a, b in halves
-    ]
+    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in halves]
     assert same(joined, stream(stop=5, batch=4))
 
 
@@ -104,7 +99,7 @@ def test_a_failing_image_stops_the_stream_and_its_threads():
 
 
 def test_a_stream_left_early_stops_its_threads():
-    loader = Loader(IDS, sample, Order(len(IDS), 0), lambda step: range(step, step + 1), 3)
+    loader = Loader(sample, Order(IMAGES, 0), lambda step: range(step, step + 1), 3)
     before = threading.active_count()
     batches = loader.batches(0, 1000)
     next(batches)
@@ -120,7 +115,7 @@ def test_little_more_is_read_than_asked_for():
         read.append(index)
         return sample(index, rng)
 
-    loader = Loader(IDS, counting, Order(len(IDS), 0), lambda step: range(step, step + 1), 1, 4)
+    loader = Loader(counting, Order(IMAGES, 0), lambda step: range(step, step + 1), 1, 4)
     batches = loader.batches(0, 1000)
     for _ in range(3):
         next(batches)

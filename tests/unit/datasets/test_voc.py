@@ -92,13 +92,19 @@ def test_a_subset_is_numbered_anew_and_the_rest_void(devkit, folders):
     assert np.array_equal(pictures.read_mask(folders["masks"] / "b.png"), mask(2, 2, 1))
 
 
-def test_what_a_killed_run_wrote_is_kept(devkit, folders):
+def test_masks_exchanged_after_a_kill_are_the_ones_that_count(devkit, folders):
     build(devkit, folders)
-    kept = folders["masks"] / "a.png"
-    before = kept.stat().st_mtime_ns
+    source = next(devkit.rglob("SegmentationClassAug/a.png"))
+    pictures.write_mask(source, np.full_like(pictures.read_mask(source), 3))
     entries, _ = build(devkit, folders)
-    assert kept.stat().st_mtime_ns == before
-    assert entries[0].classes == (8, 12)
+    assert entries[0].classes == (3,)
+    assert (pictures.read_mask(folders["masks"] / "a.png") == 3).all()
+
+
+def test_a_training_image_without_its_mask_is_refused(devkit, folders):
+    next(devkit.rglob("SegmentationClassAug/a.png")).unlink()
+    with pytest.raises(Refusal, match="a.png: missing, expected the mask of id 'a'"):
+        build(devkit, folders)
 
 
 def test_an_unknown_class_is_refused_with_the_nearest(devkit, folders):

@@ -116,12 +116,14 @@ class TestLink:
         assert target.read_text() == "a"
         assert not target.samefile(source)
 
-    def test_keeps_what_is_there(self, tmp_path):
+    def test_a_source_replaced_since_the_last_try_replaces_the_target(self, tmp_path):
         source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
-        source.write_text("a")
-        target.write_text("b")
+        source.write_text("broken")
         link(source, target)
-        assert target.read_text() == "b"
+        (tmp_path / "new").write_text("whole")
+        (tmp_path / "new").rename(source)
+        link(source, target)
+        assert target.read_text() == "whole"
 
     def test_names_the_id_of_a_missing_file(self, tmp_path):
         with pytest.raises(Refusal, match="missing, expected the file of id '2007_000032'"):

@@ -1,0 +1,1 @@
+"""Unit tests of the functions of fbr.stages that need no run."""

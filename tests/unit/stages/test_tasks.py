@@ -1,0 +1,116 @@
+"""What single stages compute between reading and writing."""
+
+import numpy as np
+import pytest
+import torch
+
+from fbr.datasets.prepared import Entry, Prepared, write_index
+from fbr.errors import Refusal
+from fbr.files import pictures
+from fbr.files.maps import Maps
+from fbr.masks.instances import decode
+from fbr.nets import backbones
+from fbr.nets.heads import Segmenter
+from fbr.params import IrnInfer
+from fbr.stages.irn_infer import refine
+from fbr.stages.overlays import cam_tile
+from fbr.stages.seg_train import SegmentationTask
+from fbr.stages.wsis_eval import ground_truth
+from fbr.stages.wsis_train import target
+
+
+def test_a_segmentation_task_gives_the_losses_it_is_told_to():
+    network = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1])
+    batch = {"image": torch.zeros(2, 3, 16, 24), "mask": torch.full((2, 16, 24), 255).byte()}
+    batch["mask"][0, :4] = 2
+    losses = SegmentationTask(network, "balanced_cross_entropy")(batch)
+    assert {name: int(count) for name, (_, count) in losses.items()} == {
+        "background": 0,
+        "foreground": 96,
+    }
+    with pytest.raises(Refusal, match=r"loss: found 'cross_entropi', .* mean 'cross_entropy'\?"):
+        SegmentationTask(network, "cross_entropi")
+
+
+def test_targets_of_a_detector_are_boxes_labels_and_masks():
+    instances = torch.zeros(8, 9, dtype=torch.uint8)
+    instances[1:4, 2:7] = 1
+    instances[5:8, 0:2] = 3
+    classes = torch.tensor([5, 9, 2], dtype=torch.uint8)
+    found = target(instances, classes)
+    assert found["boxes"].tolist() == [[2, 1, 6, 3], [0, 5, 1, 7]]
+    assert found["labels"].tolist() == [5, 2]
+    assert [int(m.sum()) for m in found["masks"]] == [15, 6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(slice(2, 3), slice(0, 5)), (slice(0, 5), slice(2, 3))]
+)
+def test_instances_one_pixel_thin_are_left_out(rows, columns):
+    instances = torch.zeros(6, 6, dtype=torch.uint8)
+    instances[rows, columns] = 1
+    found = target(instances, torch.tensor([4], dtype=torch.uint8))
+    assert [len(found[k]) for k in ("boxes", "labels", "masks")] == [0, 0, 0]
+    assert found["boxes"].shape == (0, 4)
+
+
+def test_an_image_without_instances_has_empty_targets():
+    found = target(torch.zeros(4, 5, dtype=torch.uint8), torch.zeros(254, dtype=torch.uint8))
+    assert found["boxes"].shape == (0, 4)
+    assert found["masks"].shape == (0, 4, 5)
+
+
+def test_ground_truth_has_the_class_that_most_of_an_instance_shows(tmp_path):
+    instances = np.zeros((4, 6), np.uint8)
+    instances[:2, :3], instances[2:, 3:], instances[0, 5], instances[3, 0] = 1, 2, 255, 4
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:2, :3], mask[0, 0], mask[2:, 3:], mask[3, 5] = 2, 1, 255, 1
+    entry = Entry("a", 4, 6, ("val",), (1, 2))
+    write_index(tmp_path, [entry], ["background", "cat", "dog"])
+    pictures.write_mask(tmp_path / "instances" / "a.png", instances)
+    pictures.write_mask(tmp_path / "masks" / "a.png", mask)
+    records = ground_truth(Prepared(tmp_path), entry)
+    # Number 4 shows the background only: no object of a class.
+    assert [(r["image_id"], r["category_id"]) for r in records] == [("a", 2), ("a", 1), ("a", 255)]
+    assert np.array_equal(decode(records[0]["segmentation"]), instances == 1)
+    void = (instances == 255) | (mask == 255)
+    assert np.array_equal(decode(records[2]["segmentation"]), void)
+
+
+IRN = IrnInfer(cam_power=1.0, beta=10.0, exp_times=2, radius=2, threshold=0.3)
+
+
+def test_a_walk_without_edges_keeps_what_is_seen():
+    cam = np.zeros((1, 4, 6), np.float16)
+    cam[0, :, :3] = 1
+    edge = np.zeros((4, 6), np.float32)
+    edge[:, 3] = 1
+    mask, records = refine(
+        Maps(np.array([7], np.uint8), cam, (16, 24)), edge, np.zeros((2, 4, 6)), IRN
+    )
+    assert mask.shape == (16, 24)
+    assert mask.dtype == np.uint8
+    assert (mask[:, :8] == 7).all()
+    assert (mask[:, 18:] == 0).all()
+    (record,) = records
+    assert record["category_id"] == 7
+    assert decode(record["segmentation"]).shape == (16, 24)
+    assert 0 < record["score"] <= 1
+
+
+@pytest.mark.parametrize("keys", [[], [2], [1, 3]])
+def test_maps_without_a_score_give_background(keys):
+    cam = np.zeros((len(keys), 4, 6), np.float16)
+    maps = Maps(np.array(keys, np.uint8), cam, (15, 23))
+    mask, records = refine(maps, np.zeros((4, 6), np.float32), np.zeros((2, 4, 6)), IRN)
+    assert mask.shape == (15, 23)
+    assert mask.max() == 0
+    assert records == []
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_a_tile_shows_maps_of_any_number(k):
+    image = np.full((12, 16, 3), 90, np.uint8)
+    tile = cam_tile(image, np.zeros((k, 3, 4), np.float16))
+    assert tile.shape == image.shape
+    assert tile.dtype == np.uint8

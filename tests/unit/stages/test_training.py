@@ -1,0 +1,117 @@
+"""What the training stages have in common: first weights, images, and the description written."""
+
+import numpy as np
+import pytest
+import torch
+
+from fbr.datasets.transforms import NEAREST
+from fbr.errors import Refusal
+from fbr.files import weights
+from fbr.nets import backbones
+from fbr.nets.backbones import FrozenStatistics
+from fbr.params import Network
+from fbr.stages import networks, training
+from tests.unit.stages.conftest import ENTRIES
+
+SMALL = Network(name="small", stride=8, weights="none")
+
+
+def values(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([v.flatten().float() for v in network.state_dict().values()])
+
+
+def test_first_weights_are_those_of_the_seed(job):
+    one, again = (values(training.backbone(job("cam_train"), SMALL)) for _ in range(2))
+    other = values(training.backbone(job("cam_train", seed="s2"), SMALL))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_weights_of_the_cam_network_are_taken_with_their_statistics(job):
+    made = job("seg_train")
+    cam = networks.cam_method("plain", training.backbone(job("cam_train"), SMALL), 2, {})
+    cam.backbone.levels[0][1].running_mean.fill_(0.25)
+    weights.write(made.path("cam_train", "model"), cam)
+    found = training.backbone(made, SMALL.model_copy(update={"weights": "cam"}))
+    assert torch.equal(values(found), values(cam.backbone))
+    norms = [m for m in found.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(isinstance(m, FrozenStatistics) for m in norms)
+
+
+def test_the_cam_network_may_be_of_another_architecture(job):
+    made = job("seg_train")
+    cam = networks.cam_method("plain", backbones.build("mobilenet_v2", 8), 2, {})
+    weights.write(made.path("cam_train", "model"), cam)
+    with pytest.raises(Refusal, match=r"model.safetensors: weights of another architecture"):
+        training.backbone(made, SMALL.model_copy(update={"weights": "cam"}))
+
+
+def test_weights_may_be_a_file(job, tmp_path):
+    torch.manual_seed(0)
+    weights.write(tmp_path / "w.safetensors", backbones.models.mobilenet_v2(weights=None))
+    network = Network(name="mobilenet_v2", stride=16, weights="w.safetensors")
+    assert training.backbone(job("cam_train"), network)
+    with pytest.raises(
+        Refusal, match=r"weights: found 'nothing.safetensors', expected none, imagenet"
+    ):
+        training.backbone(
+            job("cam_train"), network.model_copy(update={"weights": "nothing.safetensors"})
+        )
+
+
+def test_imagenet_weights_that_cannot_be_fetched_are_refused(job, monkeypatch):
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(backbones.models, "mobilenet_v2", offline)
+    with pytest.raises(Refusal, match=r"of mobilenet_v2 could not be fetched \(no route to host\)"):
+        training.backbone(
+            job("cam_train"), Network(name="mobilenet_v2", stride=16, weights="imagenet")
+        )
+
+
+def test_an_image_is_read_once_and_cut_with_what_lies_over_it(job):
+    made, read = job("cam_train"), []
+    crop = made.numbers.crop
+
+    def more(entry):
+        read.append(entry.id)
+        return {"mask": made.data.image(entry)[..., 0]}
+
+    source = training.images(
+        made, ENTRIES[:2], lambda s, cut: {"mask": cut.apply(s["mask"], NEAREST, 0)}, more
+    )
+    assert source.ids == ["a", "b"]
+    samples = [source.sample(1, np.random.default_rng(seed)) for seed in range(4)]
+    assert read == ["b"]
+    for sample in samples:
+        assert sample["image"].shape == (crop, crop, 3)
+        padded = (sample["image"] == training.PADDING).all(-1)
+        assert padded.any()
+        assert (sample["mask"][padded] == 0).mean() > 0.99
+        # The mask is the red channel: resampled otherwise, it lies on the same place.
+        differ = np.abs(sample["mask"].astype(int) - sample["image"][..., 0])[~padded]
+        assert np.median(differ) < 40
+    assert not np.array_equal(samples[0]["image"], samples[1]["image"])
+
+
+def test_a_sample_knows_its_index(job):
+    source = training.images(job("cam_train"), ENTRIES[:2], lambda s, cut: {"index": s["index"]})
+    assert [int(source.sample(i, np.random.default_rng(0))["index"]) for i in (1, 0)] == [1, 0]
+
+
+def test_a_model_is_described_well_enough_to_build_it(job, numbers):
+    made = job("cam_train")
+    described = training.describe(made)
+    assert described["stage"] == "cam_train"
+    assert described["classes"] == ["background", "cat", "dog"]
+    assert described["network"]["name"] == made.numbers.network.name
+    assert {"method", "options", "steps", "lr"} <= described.keys()
+
+
+def test_an_example_is_what_a_network_takes(job):
+    made = job("seg_train")
+    example = training.example(ENTRIES[0], made)
+    assert example.shape == (1, 3, 40, 36)
+    assert example.dtype == np.float32
+    assert example.flags.c_contiguous
