@@ -12,7 +12,7 @@ import tempfile
 import time
 from types import FrameType
 
-GRACE = 30.0  # seconds from the end of one process to that of all
+PATIENCE, GRACE = 10.0, 30.0  # seconds from the end of one to SIGTERM for all, and to SIGKILL
 QUIET = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # codes that need no words
 
 
@@ -34,8 +34,11 @@ def together(command: list[str], processes: int) -> int:
     ranks = [{"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
     said = [None, *(tempfile.TemporaryFile() for _ in ranks[1:])]  # noqa: SIM115
     started: list[subprocess.Popen] = []
+    received = 0
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = number
         for process in started:
             process.send_signal(number)
 
@@ -54,17 +57,21 @@ def together(command: list[str], processes: int) -> int:
     for errors in (said[n] for n in telling if n):
         errors.seek(0)
         sys.stderr.write(errors.read().decode(errors="replace"))
-    code = 2 if 2 in ended else next((code for code in codes if code), 0)
+    code = next((code for code in codes if code), 0)
+    if 2 in ended:
+        return 2
+    if received and code:
+        return 128 + received
     return code if code >= 0 else 128 - code
 
 
 def _end(started: list[subprocess.Popen]) -> None:
+    """Let all end by themselves, as most do who have lost one of them; then make them."""
+    for seconds, make in ((PATIENCE, subprocess.Popen.terminate), (GRACE, subprocess.Popen.kill)):
+        until = time.monotonic() + seconds
+        while None in [process.poll() for process in started] and time.monotonic() < until:
+            time.sleep(0.1)
+        for process in started:
+            make(process)
     for process in started:
-        process.terminate()
-    until = time.monotonic() + GRACE
-    for process in started:
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait()

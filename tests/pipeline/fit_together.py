@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -91,11 +92,8 @@ def fit(folder: Path, processes: Processes, name: str, *, stop: int = 0, **more)
             raise Killed
         real(run, parts)
 
-    loop._Run.one_step = one_step
-    try:
+    with patch.object(loop._Run, "one_step", one_step):
         history = loop.fit(task, groups, more.get("source", images()), recipe, 0, processes, upkeep)
-    finally:
-        loop._Run.one_step = real
     return {"network": task.state_dict(), "history": history}
 
 

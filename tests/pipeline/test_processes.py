@@ -83,7 +83,14 @@ def test_one_process_with_a_broken_image_stops_both_and_the_first_says_so(two):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     folder = tiny.make(tmp_path_factory.mktemp("cli") / "prepared", train=32)
-    recipe = {"steps": 30, "batch": 8, "optimizer": "sgd", "lr": 0.001, "bfloat16": False}
+    recipe = {
+        "steps": 30,
+        "batch": 8,
+        "optimizer": "sgd",
+        "lr": 1e-4,
+        "head_lr": 1e-4,
+        "bfloat16": False,
+    }
     edit(folder, lambda blocks: blocks["cam"]["plain"]["toy"]["cam_train"].update(recipe))
     done = checkout.engine(folder, "fbr", "prepare", "toy")
     assert done.returncode == 0, done.stderr

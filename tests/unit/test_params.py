@@ -124,6 +124,12 @@ def test_a_value_out_of_range_is_refused(where, value, said):
         ("data.voc.prepare.source", "vok", "'vok', expected one of toy, voc, coco. Did you mean"),
         ("run.cam", ["plane"], "'plane', expected one of plain. Did you mean 'plain'?"),
         ("run.irn", ["crf"], "'crf', expected one of irn."),
+        (f"{TRAIN}.method", "plian", "'plian', expected one of plain. Did you mean 'plain'?"),
+        (f"{TRAIN}.network.name", "smal", "'smal', expected one of small, mobilenet_v2, resnet50"),
+        ("seg.deeplabv2.voc.seg_train.head", "deeplab", "'deeplab', expected one of deeplabv2, d"),
+        ("seg.deeplabv2.toy.seg_train.loss", "entropy", "'entropy', expected one of cross_entropy"),
+        ("inst.maskrcnn.toy.wsis_train.head", "maskrcn", "'maskrcn', expected one of maskrcnn. D"),
+        ("run.mask", ["crf", "crf"], "['crf', 'crf'], expected each name once"),
         ("run.seed", ["s9"], "'s9', expected one of s0, s1, s2, s3, s4. Did you mean"),
     ],
 )
@@ -135,6 +141,12 @@ def test_a_recipe_for_an_unknown_dataset_is_refused():
     said = refusal("cam.plain.tpy", instead_of="toy")
     assert said.startswith("cam.plain.tpy: found 'tpy', expected a dataset under data: toy, voc")
     assert said.endswith("Did you mean 'toy'?")
+
+
+@pytest.mark.parametrize("name", ["cam_train", "masks"])
+def test_a_name_that_paths_use_otherwise_is_refused(name):
+    said = refusal(f"mask.{name}", BLOCKS["mask"]["crf"])
+    assert said.startswith(f"mask.{name}: '{name}' is the name of a stage or of one of its outputs")
 
 
 def test_a_source_must_be_named():

@@ -103,7 +103,7 @@ def test_masks_exchanged_after_a_kill_are_the_ones_that_count(devkit, folders):
 
 def test_a_training_image_without_its_mask_is_refused(devkit, folders):
     next(devkit.rglob("SegmentationClassAug/a.png")).unlink()
-    with pytest.raises(Refusal, match="a.png: missing, expected the mask of id 'a'"):
+    with pytest.raises(Refusal, match=r"a\.png: missing, expected the mask of id 'a'"):
         build(devkit, folders)
 
 

@@ -43,7 +43,7 @@ def test_is_the_same_written_out(scales, flip, size):
 
 
 def test_scale_one_is_the_network_itself():
-    maps = multi_scale(lambda x: x, IMAGE, [1.0], False, (12, 17), CPU)
+    maps = multi_scale(lambda x: x, IMAGE, [1.0], False, (12, 17), CPU, False)
     assert torch.equal(maps, normalise(torch.from_numpy(IMAGE)[None])[0])
 
 
@@ -58,7 +58,7 @@ def test_the_mirror_image_has_the_mirrored_maps():
 
 def test_a_pixel_is_an_image():
     pixel = np.full((1, 1, 3), 9, np.uint8)
-    maps = multi_scale(lambda x: x, pixel, [0.25, 1.0, 3.0], True, (2, 2), CPU)
+    maps = multi_scale(lambda x: x, pixel, [0.25, 1.0, 3.0], True, (2, 2), CPU, False)
     assert torch.allclose(maps, normalise(torch.from_numpy(pixel)[None])[0].expand(3, 2, 2))
 
 
@@ -71,6 +71,6 @@ def test_the_network_sees_both_sides_at_once_in_bfloat16():
         assert torch.is_inference_mode_enabled()
         return images.bfloat16()
 
-    maps = multi_scale(network, IMAGE, [1.0, 2.0], True, (4, 4), CPU)
+    maps = multi_scale(network, IMAGE, [1.0, 2.0], True, (4, 4), CPU, True)
     assert seen == [(2, True)] * 2
     assert maps.dtype == torch.float32

@@ -87,6 +87,26 @@ def images(count: int = 9, void: bool = True) -> Images:
     return Images([f"id{i}" for i in range(count)], sample)
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Time as checkpoints see it: a second a step, and none to save one."""
+
+    class Clock:
+        now = 0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    def seed_step(*numbers: int) -> None:
+        clock.now += 1
+        real(*numbers)
+
+    clock, real = Clock(), loop._seed_step
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "_seed_step", seed_step)
+    return clock
+
+
 @pytest.fixture
 def train(tmp_path):
     """Fit a fresh task; returns everything that a run can differ in."""
@@ -376,7 +396,7 @@ def test_a_batch_that_can_is_shared():
     assert Processes(0, 4, torch.device("cpu")).share(24, 3) == 2
 
 
-@pytest.mark.parametrize(("power", "warmup"), [(0.9, 0), (0.0, 0), (1.0, 3), (0.9, 20)])
+@pytest.mark.parametrize(("power", "warmup"), [(0.9, 0), (0.0, 0), (1.0, 3), (0.9, 10)])
 def test_learning_rate_is_the_equation(train, monkeypatch, power, warmup):
     used = []
 
@@ -477,6 +497,25 @@ def test_a_broken_image_stops_the_training(train):
 
     with pytest.raises(Refusal, match=r"images/a\.jpg"):
         train(source=Images(["a"], sample))
+
+
+def test_checkpoints_come_when_due(train, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda file, key, state: saved.append(state["step"]))
+    train(steps=20, checkpoint_minutes=5.5 / 60)
+    assert saved == [6, 12, 18]
+
+
+def test_saving_takes_little_of_the_time_however_slow_it_is(train, monkeypatch, clock):
+    saved = []
+
+    def save(file, key, state) -> None:
+        saved.append(state["step"])
+        clock.now += 0.25
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(steps=60, checkpoint_minutes=1e-9)
+    assert saved == [1, 27, 53]
 
 
 def test_a_finished_training_leaves_the_state_to_its_stage(train, state):
