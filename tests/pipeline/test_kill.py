@@ -50,25 +50,19 @@ def test_killed_in_a_write_a_training_and_an_inference(engine, undisturbed, tmp_
     def said(stage: str) -> str:
         return (folder / LOGS[engine].format(stage)).read_text()
 
-    first = run()
-    first.until(lambda: len(list(folder.glob("data/toy/images.partial/*.jpg"))) > 20)
-    first.kill()
+    run().kill_when(lambda: len(list(folder.glob("data/toy/images.partial/*.jpg"))) > 20)
     assert not (folder / "data/toy/index.csv").exists()
     assert not (folder / "data/toy/images").exists()
 
-    second = run()
-    second.until(replaced(training / "state/checkpoint.pt"))
-    second.kill()
+    run().kill_when(replaced(training / "state/checkpoint.pt"))
     assert not (training / "model.safetensors").exists()
     # What a kill leaves behind when it comes some milliseconds sooner or later.
     (training / "state/checkpoint.pt.partial").write_bytes(b"half")
     (training / "model.safetensors.partial").write_bytes(b"half")
 
-    third = run()
-    third.until(lambda: len(list(inference.glob("cams.partial/*.npz"))) > 60)
+    run().kill_when(lambda: len(list(inference.glob("cams.partial/*.npz"))) > 60)
     step = int(re.search(rf"continues at step (\d+) of {STEPS}", said("cam_train"))[1])
     assert 1 < step < STEPS
-    third.kill()
     left = IMAGES - len(list(inference.glob("cams.partial/*.npz")))
     assert 0 < left < IMAGES
     assert not (inference / "cams").exists()
@@ -102,9 +96,7 @@ def test_a_killed_training_goes_on_in_its_tracking_run(undisturbed, tmp_path):
     def run() -> tiny.Running:
         return tiny.Running(folder, "fbr", "cam_train", "toy", "s0", "plain", track="on")
 
-    killed = run()
-    killed.until(lambda: record.is_file() and json.loads(record.read_text())["mlflow_run"])
-    killed.kill()
+    run().kill_when(lambda: record.is_file() and json.loads(record.read_text())["mlflow_run"])
     assert "continues at step" in run().done()
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("fbr-toy")

@@ -33,8 +33,12 @@ def both(tmp_path_factory) -> tuple[Finished, Finished]:
         tiny.Running(snakemake, "snakemake", "--cores", "all", "all", core=cores[0], track="on"),
         tiny.Running(dvc, "dvc", "repro", core=cores[-1]),
     ]
-    for each in running:
-        each.done()
+    try:
+        for each in running:
+            each.done()
+    finally:
+        for each in running:
+            each.end()
     return Finished(snakemake, tiny.content(snakemake)), Finished(dvc, tiny.content(dvc))
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fbr import params, pipeline
@@ -83,23 +84,35 @@ class Running:
                 preexec_fn=pin,
             )
 
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until `reached()`; the command may not end before."""
+    def kill_when(self, reached: Callable[[], bool]) -> None:
+        """Kill the whole process group, as a power cut would, once `reached()`; never too late."""
         until = time.monotonic() + 120
-        while not reached():
-            assert self.process.poll() is None, f"{self.command} ended too early:\n{self.said()}"
-            assert time.monotonic() < until, f"{self.command}: waited in vain:\n{self.said()}"
-            time.sleep(0.01)
-
-    def kill(self) -> None:
-        """Kill the whole process group, as a power cut would."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        assert self.process.wait() == -signal.SIGKILL, f"{self.command} ended before the kill"
+        try:
+            while not reached():
+                assert self.process.poll() is None, f"{self.command} was too fast:\n{self.said()}"
+                assert time.monotonic() < until, f"{self.command} never came there:\n{self.said()}"
+                time.sleep(0.01)
+        finally:
+            self.end()
+        assert self.process.returncode == -signal.SIGKILL, f"{self.command} ended before the kill"
 
     def done(self) -> str:
         """Wait for a good end; return what was said."""
-        assert self.process.wait(timeout=300) == 0, self.said()
+        try:
+            self.process.wait(timeout=300)
+        finally:
+            self.end()
+        assert self.process.returncode == 0, self.said()
         return self.said()
+
+    def end(self) -> None:
+        """Kill what still runs, and see it gone: a process group would outlive the tests."""
+        until = time.monotonic() + 10
+        with suppress(ProcessLookupError):
+            while time.monotonic() < until:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                time.sleep(0.01)
 
     def said(self) -> str:
         return self.log.read_text()
