@@ -345,15 +345,15 @@ def test_a_spoilt_network(desk, file, spoil):
 
 
 @pytest.mark.parametrize(
-    ("stage", "axes", "trained", "change"),
+    ("stage", "axes", "folder", "change"),
     [
         ("cam_infer", CAM, "cam_train", {"network": {"name": "resnet50", "stride": 16}}),
         ("seg_eval", SEG, "crf/deeplabv2/seg_train", {"head": "deeplabv3plus"}),
         ("submit", SEG, "crf/deeplabv2/seg_train", {"classes": ["background", "cat"]}),
     ],
 )
-def test_weights_of_another_architecture(desk, stage, axes, trained, change):
-    file = desk / f"{PLAIN}/{trained}/model.json"
+def test_weights_of_another_architecture(desk, stage, axes, folder, change):
+    file = desk / f"{PLAIN}/{folder}/model.json"
     described = json.loads(file.read_text())
     described["network"].update(change.pop("network", {}))
     file.write_text(json.dumps(described | change))
