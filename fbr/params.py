@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fbr import catalogue
-from fbr.errors import Refusal, nearest
+from fbr.errors import Refusal, nearest, one_of
 from fbr.workspace import AXES, PATHS
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -215,12 +215,7 @@ def _check_names(recipe: Training, stage: str, where: str) -> None:
             kind = f"{stage}.head" if key == "head" else key
             found[kind] = (key, getattr(recipe, key))
     for kind, (key, name) in found.items():
-        known = catalogue.names(kind)
-        if name not in known:
-            raise Refusal(
-                f"params.yaml: {where}.{key}: found '{name}', expected one of "
-                f"{', '.join(known)}.{nearest(name, known)}"
-            )
+        one_of(catalogue.names(kind), name, f"params.yaml: {where}.{key}")
 
 
 class CamTrain(Training):
@@ -372,11 +367,7 @@ class Params(Strict):
                 raise Refusal(f"params.yaml: run.{axis}: found {names}, expected each name once")
             known = self.variants(axis)
             for name in names:
-                if name not in known:
-                    raise Refusal(
-                        f"params.yaml: run.{axis}: found '{name}', expected one of "
-                        f"{', '.join(known)}.{nearest(name, known)}"
-                    )
+                one_of(known, name, f"params.yaml: run.{axis}")
         for axis in ("cam", "mask", "seg", "inst"):
             for name, recipes in getattr(self, axis).items():
                 for data in recipes:
@@ -502,7 +493,7 @@ def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str
     keys = ".".join(_without_tag(location)) or "(top)"
     if first["type"] == "extra_forbidden":
         known = _siblings(model, first["loc"])
-        said = f"unknown key '{location[-1]}', known: {', '.join(known)}."
+        said = f"unknown key '{location[-1]}', known: {', '.join(known) or 'none'}."
         said += nearest(location[-1], known)
     elif first["type"] == "missing":
         said = "missing; add it"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from fbr.errors import Refusal, nearest
+from fbr.errors import Refusal, chosen
 
 Weights = str | dict[str, Tensor] | None  # "imagenet", a state dict, or nothing
 
@@ -138,9 +138,4 @@ BACKBONES: dict[str, Builder] = {
 
 def build(name: str, stride: int, freeze: int = 0, weights: Weights = None) -> Backbone:
     """A backbone by name, from nothing, torchvision's ImageNet weights, or a state dict."""
-    if name not in BACKBONES:
-        raise Refusal(
-            f"network '{name}' is unknown, expected one of {', '.join(BACKBONES)}."
-            f"{nearest(name, BACKBONES)}"
-        )
-    return BACKBONES[name](stride, freeze, weights)
+    return chosen(BACKBONES, name, "network")(stride, freeze, weights)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fbr.errors import Refusal, nearest
+from fbr.errors import chosen
 from fbr.nets.backbones import Backbone
 
 
@@ -91,13 +91,8 @@ class Segmenter(nn.Module):
 
     def __init__(self, backbone: Backbone, head: str, classes: int, rates: list[int]) -> None:
         super().__init__()
-        if head not in HEADS:
-            raise Refusal(
-                f"head '{head}' is unknown, expected one of {', '.join(HEADS)}."
-                f"{nearest(head, HEADS)}"
-            )
         self.backbone = backbone
-        self.head = HEADS[head](backbone.channels, classes, rates)
+        self.head = chosen(HEADS, head, "head")(backbone.channels, classes, rates)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → logits (B, 1 + K, h, w) on the head's own, coarser grid."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fbr.cam import CAM
-from fbr.errors import Refusal, nearest
+from fbr.errors import Refusal, chosen
 from fbr.files import weights
 from fbr.files.tables import read_json
 from fbr.nets import backbones
@@ -21,23 +21,13 @@ def cam_method(
     name: str, backbone: nn.Module, classes: int, options: dict, where: str = "model.json"
 ) -> nn.Module:
     """A CAM method by name, its own numbers checked by the model in its file."""
-    if name not in CAM:
-        raise Refusal(
-            f"params.yaml: method: found '{name}', expected one of {', '.join(CAM)}."
-            f"{nearest(name, CAM)}"
-        )
-    method = CAM[name]
+    method = chosen(CAM, name, "method")
     return method(backbone, classes, check(options, method.Options, f"{where}.options"))
 
 
 def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:
     """An instance network by name; `numbers` is its recipe."""
-    if numbers.head not in DETECTORS:
-        raise Refusal(
-            f"params.yaml: head: found '{numbers.head}', expected one of {', '.join(DETECTORS)}."
-            f"{nearest(numbers.head, DETECTORS)}"
-        )
-    build = DETECTORS[numbers.head]
+    build = chosen(DETECTORS, numbers.head, "head")
     sizes = (numbers.anchors, numbers.proposals, numbers.width, numbers.crop)
     return build(backbone, classes, *sizes, **limits)
 

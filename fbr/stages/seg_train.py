@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from fbr.datasets.prepared import VOID
 from fbr.datasets.transforms import NEAREST
-from fbr.errors import Refusal, nearest
+from fbr.errors import chosen
 from fbr.losses.segmentation import LOSSES
 from fbr.nets.heads import FullSize, Segmenter
 from fbr.stages import training
@@ -17,12 +17,7 @@ class SegmentationTask(nn.Module):
 
     def __init__(self, network: Segmenter, loss: str) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise Refusal(
-                f"params.yaml: loss: found '{loss}', expected one of {', '.join(LOSSES)}."
-                f"{nearest(loss, LOSSES)}"
-            )
-        self.network, self.loss = network, LOSSES[loss]
+        self.network, self.loss = network, chosen(LOSSES, loss, "loss")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """image (B, 3, H, W), mask (B, H, W) with 255 void → named losses."""

@@ -94,7 +94,7 @@ def test_weights_of_another_network_are_refused():
 @pytest.mark.parametrize(
     ("name", "stride", "weights", "said"),
     [
-        ("resnet5", 8, None, "network 'resnet5' is unknown, .* Did you mean 'resnet50'"),
+        ("resnet5", 8, None, "network: found 'resnet5', .* Did you mean 'resnet50'"),
         ("small", 32, None, "'small' has strides 8 and 16"),
         ("small", 8, "imagenet", "starts from weights: none, or cam"),
     ],

@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(written):
     [
         ({"stage": "prepare"}, "found stage 'prepare', expected one that trains a network"),
         ({"method": "plian"}, "found 'plian', expected one of plain.* Did you mean 'plain'"),
-        ({"network": SMALL | {"name": "smal"}}, "'smal' is unknown, .* Did you mean 'small'"),
+        ({"network": SMALL | {"name": "smal"}}, "network: found 'smal', .* Did you mean 'small'"),
         ({"options": {"size": 3}}, "unknown key 'size'"),
     ],
 )
