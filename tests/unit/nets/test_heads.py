@@ -65,7 +65,7 @@ def test_full_size_scores_are_the_resized_ones():
 
 
 def test_an_unknown_head_is_refused_with_the_nearest():
-    with pytest.raises(Refusal, match=r"head 'deeplabv3pls' is .* 'deeplabv3plus'"):
+    with pytest.raises(Refusal, match=r"head: found 'deeplabv3pls', .* 'deeplabv3plus'"):
         Segmenter(backbones.build("small", 8), "deeplabv3pls", 3, [1])
 
 
