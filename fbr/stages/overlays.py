@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fbr.datasets.prepared import Entry, Prepared
-from fbr.masks.instances import decode
 from fbr.show import overlays
 from fbr.stages.job import Job
 
@@ -28,6 +27,9 @@ def cam_tile(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 def instance_tiles(data: Prepared, entry: Entry, records: list[dict]) -> Tiles:
     """Image, detections of some confidence in one colour each, and the true instances."""
+    # Not at the top: it brings torch, which the workers of crf_refine and the scores do without.
+    from fbr.masks.instances import decode
+
     image = data.image(entry)
     numbers = np.zeros(image.shape[:2], np.uint8)
     for number, record in enumerate(records, start=1):

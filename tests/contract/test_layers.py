@@ -96,3 +96,17 @@ def test_what_starts_quickly_loads_nothing_heavy():
         [sys.executable, "-c", QUICK], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert shown.splitlines()[-1] == "[]"
+
+
+def test_stages_without_a_network_do_without_torch():
+    """Seconds at each start; crf_refine pays them once a worker."""
+    stages = ("prepare", "cam_eval", "crf_refine", "mask_eval", "report")
+    load = "".join(f"import fbr.stages.{stage}\n" for stage in stages)
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{load}import sys; print('torch' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown == "False\n"
