@@ -1,6 +1,6 @@
 """Pictures of maps, masks and mistakes: uint8 arrays in, uint8 (H, W, 3) out, always the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -84,11 +84,6 @@ def mask_overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np
     return out
 
 
-def mask_picture(mask: np.ndarray) -> np.ndarray:
-    """Show class ids (H, W) in palette colours alone; void (255) has the palette's own colour."""
-    return PALETTE[mask]
-
-
 def error_kinds(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Tell each pixel's kind, (H, W) uint8, as an index into `ERROR_COLOURS`.
 
@@ -109,20 +104,6 @@ def error_map(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Colour each pixel of a prediction (H, W) by its kind of mistake, see `ERROR_COLOURS`."""
     colours = np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)
     return colours[error_kinds(pred, target)]
-
-
-def legend(colours: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """Draw names beside squares of their colours, one a line, for pictures that travel alone."""
-    font = ImageFont.load_default(_FONT_SIZE)
-    width = max((font.getlength(name) for name in colours), default=0)
-    size = (int(width) + 2 * _CAPTION, _CAPTION * max(1, len(colours)))
-    canvas = Image.new("RGB", size, _STRIP)
-    draw = ImageDraw.Draw(canvas)
-    for line, (name, colour) in enumerate(colours.items()):
-        top = line * _CAPTION
-        draw.rectangle((6, top + 5, 17, top + 16), fill=tuple(map(int, colour)), outline=_STRIP_INK)
-        draw.text((24, top + _CAPTION / 2), name, _STRIP_INK, font, anchor="lm")
-    return np.asarray(canvas)
 
 
 def panel(tiles: Sequence[tuple[str, np.ndarray]], height: int = 192) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_two_processes_equal_one(two, tmp_path, name):
     torch.set_num_threads(1)
     alone = fit_together.fit(tmp_path, ALONE, name)
     torch.set_num_threads(threads)
-    together = torch.load(two / f"{name}.pt")
+    together = torch.load(two / f"{name}.pt", weights_only=True)
     assert_close(alone["network"], together["network"])
     for one, other in zip(alone["history"], together["history"], strict=True):
         assert one == pytest.approx(other, rel=1e-5)
@@ -63,7 +63,9 @@ def test_two_processes_equal_one(two, tmp_path, name):
 
 
 def test_two_interrupted_processes_equal_two_uninterrupted(two):
-    resumed, whole = (torch.load(two / f"{name}.pt") for name in ("resumed", "segmentation"))
+    resumed, whole = (
+        torch.load(two / f"{name}.pt", weights_only=True) for name in ("resumed", "segmentation")
+    )
     assert all(map(torch.equal, resumed["network"].values(), whole["network"].values()))
     assert resumed["history"] == whole["history"]
 
@@ -155,7 +157,7 @@ def test_sigterm_saves_and_the_next_run_ends_in_the_same_bytes(make, by_two):
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=60)
     assert running.returncode == 128 + signal.SIGTERM
-    step = torch.load(state)["step"]
+    step = torch.load(state, weights_only=True)["step"]
     assert 0 < step < 30
     done = checkout.engine(folder, "fbr", *TRAIN)
     assert done.returncode == 0, done.stderr

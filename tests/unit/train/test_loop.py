@@ -179,7 +179,7 @@ class TestInterrupted:
             with pytest.raises(Killed):
                 train(checkpoint_minutes=1e-9, **numbers)
         assert steps["run"] == step
-        assert torch.load(state)["step"] == step
+        assert torch.load(state, weights_only=True)["step"] == step
         again = train(checkpoint_minutes=1e-9, **numbers)
         assert same(again, undisturbed)
 
@@ -200,7 +200,7 @@ class TestInterrupted:
                 train(**numbers)
         assert left.value.code == 128 + signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) == before
-        assert torch.load(state)["step"] == step
+        assert torch.load(state, weights_only=True)["step"] == step
         assert same(train(**numbers), undisturbed)
 
 
@@ -224,7 +224,7 @@ def test_optimiser_state_is_that_of_the_uninterrupted(train, monkeypatch, state)
                 patch.setattr(loop._Run, "one_step", killing(step, {}))
                 with pytest.raises(Killed):
                     train(checkpoint_minutes=1e-9, optimizer="adamw")
-        saved.append(torch.load(state))
+        saved.append(torch.load(state, weights_only=True))
     one, other = (s["optimizer"]["state"] for s in saved)
     assert one.keys() == other.keys()
     for number in one:
@@ -360,7 +360,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(train, state, l
     assert f": {' '.join(seen[step])}. " in said
     assert issubclass(NotFinite, Refusal)
     # The state of the last step before is kept, and nothing of the broken one.
-    kept = torch.load(state) if state.exists() else {"step": 0, "network": {}}
+    kept = torch.load(state, weights_only=True) if state.exists() else {"step": 0, "network": {}}
     assert kept["step"] == step
     assert all(v.isfinite().all() for v in kept["network"].values())
 
@@ -380,7 +380,7 @@ def test_weights_that_are_not_finite_are_not_kept(train, state):
 
     with pytest.raises(NotFinite, match="step 4"):
         train(Steep(), log_every=7, checkpoint_minutes=1e-9)
-    assert torch.load(state)["step"] == 2
+    assert torch.load(state, weights_only=True)["step"] == 2
 
 
 @pytest.mark.parametrize(
