@@ -28,7 +28,8 @@ def _network(folder: str) -> dict[str, str]:
 
 PATHS: dict[str, dict[str, str]] = {
     "prepare": _files(
-        DATA, "images", "masks", "instances", "saliency", "index.csv", "classes.json"
+        DATA,
+        *("images", "masks", "instances", "saliency", "companions", "index.csv", "classes.json"),
     ),
     "cam_train": _network(f"{CAM}/cam_train"),
     "cam_infer": _files(f"{CAM}/cam_infer", "cams"),

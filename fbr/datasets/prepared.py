@@ -109,8 +109,12 @@ class Prepared:
         path = self.folder / "instances" / f"{entry.id}.png"
         return sized(pictures.read_mask(path), entry, path)
 
+    def companions(self, entry: Entry) -> np.ndarray:
+        """(H, W) uint8: the class 1…K whose companion ground is seen there, else 0."""
+        return self.ids(self.folder / "companions" / f"{entry.id}.png", entry)
+
     def has(self, kind: str, entry: Entry) -> bool:
-        """Whether there is a mask, or an instance mask, of this image: a test split has none."""
+        """Whether there is a mask of this kind ("masks", "instances", …): a test split has none."""
         return (self.folder / kind / f"{entry.id}.png").is_file()
 
     def labels(self, entries: list[Entry]) -> np.ndarray:

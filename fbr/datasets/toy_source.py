@@ -31,6 +31,7 @@ def build(
             pictures.write_mask(folders["masks"] / f"{id}.png", scene.mask)
             pictures.write_mask(folders["instances"] / f"{id}.png", scene.instances)
             pictures.write_grey(folders["saliency"] / f"{id}.png", scene.saliency)
+            pictures.write_mask(folders["companions"] / f"{id}.png", scene.companions)
         pictures.write_jpeg(folders["images"] / f"{id}.jpg", scene.image)
         entries.append(Entry(id, height, width, (split,), scene.classes if labelled else ()))
     return entries, ["background", *toy.CLASSES]

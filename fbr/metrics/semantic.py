@@ -1,4 +1,4 @@
-"""Mean intersection over union from one confusion matrix per data set, and for all thresholds.
+"""Mean intersection over union, at one threshold or all, and the share of activation on background.
 
 Everything is counted over the pixels of the whole set, never averaged over images (the VOC rule).
 """
@@ -159,6 +159,56 @@ class ThresholdCurve:
                 f" expected {maps} different ids in 1..{self.classes - 1}: infer the maps again"
             )
         return ids
+
+
+class Spill:
+    """Shares of the foreground activation that fall on true background, and on companion ground.
+
+    A pixel's activation is its strongest class's score, whatever that class. No threshold.
+    """
+
+    def __init__(self) -> None:
+        # Activation on labelled pixels, on background, and on companion ground in the background.
+        self.sums = np.zeros(3)
+        self.with_companions = False
+
+    def update(
+        self,
+        cam: np.ndarray,
+        target: np.ndarray,
+        companions: np.ndarray | None = None,
+        image: str | None = None,
+    ) -> None:
+        """Add one image: cam (k, H, W) in 0..1, target and companions (H, W) uint8.
+
+        k may be 0. Void target pixels (255) are left out. companions is 0 where there is no
+        companion ground; what of it lies under an object in the target is not counted. None is an
+        image of which nothing is known; it counts like one without any.
+        """
+        _check_mask(target, "target", cam.shape[1:], image)
+        strongest = cam.max(axis=0, initial=0)
+        background = target == 0
+        spilt = np.zeros_like(background)
+        if companions is not None:
+            _check_mask(companions, "companions mask", target.shape, image)
+            spilt = background & (companions > 0)
+            self.with_companions = True
+        regions = (target != VOID, background, spilt)
+        self.sums += [strongest[region].sum(dtype=np.float64) for region in regions]
+
+    def merge(self, other: "Spill") -> None:
+        """Add the sums of another part of the data."""
+        self.sums += other.sums
+        self.with_companions |= other.with_companions
+
+    def shares(self) -> dict[str, float]:
+        """Return spill_background and, if any image had companions, spill_companions.
+
+        Both in 0..1, the second a part of the first; NaN if nothing is active.
+        """
+        names = ("spill_background", "spill_companions")[: 1 + self.with_companions]
+        shares = _ratio(self.sums[1:], self.sums[0])
+        return {name: float(share) for name, share in zip(names, shares, strict=False)}
 
 
 def _rates(counts: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""cam_eval: mIoU of the maps at the recipe's threshold, and the whole threshold curve beside it."""
+"""cam_eval: mIoU of the maps at the recipe's threshold and at all, and where they spill."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from fbr.datasets.prepared import Entry
 from fbr.files import maps
 from fbr.files.tables import write_csv, write_json
 from fbr.masks.seeds import label_map
-from fbr.metrics.semantic import ThresholdCurve
+from fbr.metrics.semantic import Spill, ThresholdCurve
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
@@ -21,9 +21,19 @@ def run(job: Job) -> None:
     folder = job.path("cam_infer", "cams")
     entries = job.data.split(numbers.split)
     curve = ThresholdCurve(len(job.data.classes), np.union1d(THRESHOLDS, [numbers.threshold]))
-    read = read_ahead(entries, lambda e: (maps.read(folder / f"{e.id}.npz"), job.data.mask(e)))
-    for entry, (found, target) in counted(read, "cam_eval", len(entries)):
-        curve.update(found.full(), found.keys, target, entry.id)
+    spill = Spill()
+
+    def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
+        found = maps.read(folder / f"{entry.id}.npz")
+        known = job.data.has("companions", entry)
+        return found, job.data.mask(entry), job.data.companions(entry) if known else None
+
+    for entry, (found, target, companions) in counted(
+        read_ahead(entries, read), "cam_eval", len(entries)
+    ):
+        cam = found.full()
+        curve.update(cam, found.keys, target, entry.id)
+        spill.update(cam, target, companions, entry.id)
     fixed = curve.confusion(numbers.threshold)
     oracle_threshold, oracle = curve.best()
     infer = job.params.of("cam_infer", job.axes)
@@ -39,6 +49,7 @@ def run(job: Job) -> None:
         "miou_oracle": oracle,
         "threshold_oracle": oracle_threshold,
         "pixel_accuracy": fixed.pixel_accuracy(),
+        **spill.shares(),
         "split": numbers.split,
         "images": len(entries),
         "scales": infer.scales,

@@ -5,11 +5,11 @@ from fbr.datasets.prepared import Prepared, describe, write_index
 from fbr.files.atomic import PartialFolder
 from fbr.stages.job import Job, log
 
-FOLDERS = ("images", "masks", "instances", "saliency")
+FOLDERS = ("images", "masks", "instances", "saliency", "companions")
 
 
 def run(job: Job) -> None:
-    """Build the four folders beside their final places, then put all of them there."""
+    """Build the folders beside their final places, then put all of them there."""
     source = job.numbers
     module = SOURCES[source.source]
     folders = {name: PartialFolder(job.out(name), job.key()) for name in FOLDERS}

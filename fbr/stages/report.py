@@ -28,7 +28,13 @@ SCORED = {
     "seg_eval": "segmentation",
     "wsis_eval": "instances",
 }
-COLUMNS = {"miou": "mIoU", "miou_oracle": "oracle", "AP50": "AP50"}
+COLUMNS = {
+    "miou": "mIoU",
+    "miou_oracle": "oracle",
+    "spill_background": "on background",
+    "spill_companions": "on companions",
+    "AP50": "AP50",
+}
 
 
 def run(job: Job) -> None:
@@ -119,7 +125,9 @@ def score_table(scores: pd.DataFrame) -> Table:
         ["stage", "experiment"], sort=False, observed=True
     ):
         first = seeds.iloc[0]
-        numbers = [spread(100 * seeds[key]) if key in seeds else None for key in COLUMNS]
+        numbers = [
+            spread(100 * seeds[key].astype(float)) if key in seeds else None for key in COLUMNS
+        ]
         split = f"{first['split']} ({first['images']})"
         how = _how(first.dropna())
         if seeds["outdated"].any():

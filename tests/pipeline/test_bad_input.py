@@ -257,6 +257,12 @@ def test_a_spoilt_mask(desk, spoil, file, stage, axes):
     assert ID in desk.refused(stage, *axes)
 
 
+@pytest.mark.parametrize("spoil", [truncated, another_size, label_out_of_range, true_colour])
+def test_spoilt_companions(desk, spoil):
+    spoil(desk / f"data/toy/companions/{ID}.png")
+    assert ID in desk.refused("cam_eval", *CAM)
+
+
 @pytest.mark.parametrize("spoil", [missing, truncated, another_format])
 def test_spoilt_maps(desk, spoil):
     spoil(desk / MAPS)

@@ -14,6 +14,7 @@ from fbr.files.atomic import PartialFolder
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
 from fbr.params import VocSource
+from fbr.stages.prepare import FOLDERS
 from tests.checkout import ROOT
 
 SHARED = Path(os.environ.get("FBR_REALDATA", ROOT.parent / "shared" / "data"))
@@ -36,9 +37,7 @@ def animals(tmp_path_factory) -> Prepared:
         train_masks="SegmentationClassAug",
         classes=ANIMALS,
     )
-    folders = {
-        n: PartialFolder(folder / n, "") for n in ("images", "masks", "instances", "saliency")
-    }
+    folders = {name: PartialFolder(folder / name, "") for name in FOLDERS}
     entries, names = voc.build(source, ROOT, folders)
     for each in folders.values():
         each.finish()

@@ -1,4 +1,4 @@
-"""Confusion counts and the rates drawn from them, one pixel and one class at a time."""
+"""Confusion counts, the rates drawn from them, and spilt activation, one pixel at a time."""
 
 import math
 
@@ -36,6 +36,28 @@ def mean(values):
     """Mean of what is not NaN; NaN if nothing is left."""
     known = [v for v in values if not math.isnan(v)]
     return sum(known) / len(known) if known else math.nan
+
+
+def spill(images):
+    """Shares on background and on companion ground of images (cam, target, companions or None)."""
+    everywhere = background = companion = 0.0
+    for cam, target, companions in images:
+        for y in range(target.shape[0]):
+            for x in range(target.shape[1]):
+                if target[y, x] == 255:
+                    continue
+                activation = 0.0
+                for scores in cam:
+                    activation = max(activation, float(scores[y, x]))
+                everywhere += activation
+                if target[y, x] == 0:
+                    background += activation
+                    if companions is not None and companions[y, x] > 0:
+                        companion += activation
+    return {
+        "spill_background": _ratio(background, everywhere),
+        "spill_companions": _ratio(companion, everywhere),
+    }
 
 
 def _ratio(part, whole):

@@ -60,7 +60,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def folders(tmp_path):
-    names = ("images", "masks", "instances", "saliency")
+    names = ("images", "masks", "instances", "saliency", "companions")
     return {name: PartialFolder(tmp_path / "data" / name, "k") for name in names}
 
 

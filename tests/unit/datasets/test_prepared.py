@@ -23,7 +23,7 @@ def folder(tmp_path):
         pictures.write_jpeg(
             tmp_path / "images" / f"{entry.id}.jpg", np.zeros((*shape, 3), np.uint8)
         )
-        for kind in ("masks", "instances"):
+        for kind in ("masks", "instances", "companions"):
             pictures.write_mask(tmp_path / kind / f"{entry.id}.png", np.full(shape, 3, np.uint8))
     return tmp_path
 
@@ -65,12 +65,19 @@ def test_labels_are_one_where_a_class_is(data):
 def test_pictures_have_the_size_of_the_index(data):
     for entry in ENTRIES:
         assert data.image(entry).shape == (entry.height, entry.width, 3)
-        assert data.mask(entry).shape == data.instances(entry).shape == (entry.height, entry.width)
+        for read in (data.mask, data.instances, data.companions):
+            assert read(entry).shape == (entry.height, entry.width)
         assert np.array_equal(read_image(data.folder, entry), data.image(entry))
 
 
 @pytest.mark.parametrize(
-    ("kind", "read"), [("masks", "mask"), ("instances", "instances"), ("images", "image")]
+    ("kind", "read"),
+    [
+        ("masks", "mask"),
+        ("instances", "instances"),
+        ("companions", "companions"),
+        ("images", "image"),
+    ],
 )
 def test_another_size_is_refused_with_the_id(data, kind, read):
     file = data.folder / kind / ("a.jpg" if kind == "images" else "a.png")
@@ -99,6 +106,13 @@ def test_labels_are_ids_or_void(data, label, fine):
 def test_instances_are_no_class_ids(data):
     pictures.write_mask(data.folder / "instances" / "a.png", np.full((4, 6), 200, np.uint8))
     assert data.instances(ENTRIES[0]).max() == 200
+
+
+def test_companions_are_class_ids(data):
+    assert data.companions(ENTRIES[0]).tolist() == [[3] * 6] * 4
+    pictures.write_mask(data.folder / "companions" / "a.png", np.full((4, 6), 4, np.uint8))
+    with pytest.raises(Refusal, match="id 'a' has label 4, expected 0 to 3"):
+        data.companions(ENTRIES[0])
 
 
 def test_no_class_at_all_leaves_background_and_void(tmp_path):

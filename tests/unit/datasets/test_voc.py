@@ -10,7 +10,7 @@ from fbr.files.atomic import PartialFolder
 from fbr.params import VocSource
 
 SIZE = (6, 9)
-FOLDERS = ("images", "masks", "instances", "saliency")
+FOLDERS = ("images", "masks", "instances", "saliency", "companions")
 LISTS = {"train": "a", "trainaug": "a b", "val": "c", "test": "d"}
 
 
@@ -82,6 +82,7 @@ def test_pictures_are_linked_and_masks_rewritten(devkit, folders):
     assert written(folders["instances"]) == ["a.png"]
     assert np.array_equal(pictures.read_mask(folders["instances"] / "a.png"), mask(0, 1, 2))
     assert written(folders["saliency"]) == ["b.png"]
+    assert written(folders["companions"]) == []
 
 
 def test_a_subset_is_numbered_anew_and_the_rest_void(devkit, folders):

@@ -5,7 +5,7 @@ import pytest
 
 from fbr.errors import Refusal
 from fbr.masks.seeds import label_map
-from fbr.metrics.semantic import Confusion, ThresholdCurve
+from fbr.metrics.semantic import Confusion, Spill, ThresholdCurve
 from tests.reference import semantic as reference
 
 SIZES = [(1, 1), (1, 9), (13, 17)]
@@ -224,3 +224,98 @@ def test_curve_refuses_by_name_and_counts_nothing(keys, size, stray, message):
     with pytest.raises(Refusal, match=f"image 2007_000032: {message}"):
         curve.update(np.zeros((2, 2, 3), np.float16), np.array(keys), target, "2007_000032")
     assert not curve.histogram.any()
+
+
+def scene(size, k, seed=0, kind=np.float32):
+    """Maps, a target with void pixels, and companion ground on a half of all pixels, any."""
+    cam, _, target = maps(size, k, seed=seed, kind=kind)
+    random = np.random.default_rng(seed)
+    companions = random.integers(1, CLASSES, size, np.uint8) * (random.random(size) < 0.5)
+    return cam, target, companions.astype(np.uint8)
+
+
+def spilt(*images):
+    spill = Spill()
+    for image in images:
+        spill.update(*image)
+    return spill
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 4])
+def test_spill_is_the_sum_over_pixels(k, kind):
+    images = [scene(size, k, seed, kind) for seed, size in enumerate(SIZES)]
+    shares = spilt(*images).shares()
+    assert 0 < shares["spill_companions"] < shares["spill_background"] < 1
+    assert shares == pytest.approx(reference.spill(images))
+
+
+def test_spill_by_hand():
+    cam = np.array([[[0.5, 0.2, 0.1, 1.0]], [[0.1, 0.4, 0.2, 0.9]]], np.float32)
+    target = np.array([[2, 0, 0, 255]], np.uint8)
+    companions = np.array([[3, 0, 3, 3]], np.uint8)
+    shares = spilt((cam, target, companions)).shares()
+    assert shares == pytest.approx({"spill_background": 0.6 / 1.1, "spill_companions": 0.2 / 1.1})
+
+
+def test_spill_is_pooled_not_averaged_over_images():
+    strong, weak = np.full((1, 2, 2), 0.9, np.float32), np.full((1, 2, 2), 0.1, np.float32)
+    background = np.zeros((2, 2), np.uint8)
+    shares = spilt((strong, background + 1), (weak, background)).shares()
+    assert shares == pytest.approx({"spill_background": 0.1})
+
+
+def test_images_without_companions_count_beside_those_with():
+    cam, target, companions = scene((13, 17), 2)
+    assert list(spilt((cam, target)).shares()) == ["spill_background"]
+    once = spilt((cam, target, companions)).shares()
+    twice = spilt((cam, target, companions), (cam, target)).shares()
+    assert twice["spill_background"] == pytest.approx(once["spill_background"])
+    assert twice["spill_companions"] == pytest.approx(once["spill_companions"] / 2)
+    assert spilt((cam, target, 0 * companions)).shares()["spill_companions"] == 0
+
+
+def test_the_order_of_maps_and_mirrors_do_not_change_spill():
+    cam, target, companions = scene((13, 17), 4)
+    mirrored = (cam[::-1, :, ::-1], target[:, ::-1], companions[:, ::-1])
+    assert spilt(mirrored).shares() == pytest.approx(spilt((cam, target, companions)).shares())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", ["void", "no maps", "silent maps", "no image"])
+def test_spill_of_nothing_is_nan_without_a_warning(case, size):
+    cam, target, companions = scene(size, 2)
+    images = {
+        "void": [(cam, np.full_like(target, 255), companions)],
+        "no maps": [(cam[:0], target, companions)],
+        "silent maps": [(0 * cam, target, companions)],
+        "no image": [],
+    }[case]
+    shares = spilt(*images).shares()
+    assert len(shares) == 1 + bool(images)
+    assert all(math.isnan(share) for share in shares.values())
+
+
+def test_without_background_nothing_spills():
+    cam, target, companions = scene((13, 17), 2)
+    shares = spilt((cam, np.maximum(target, 1), companions)).shares()
+    assert shares == {"spill_background": 0, "spill_companions": 0}
+
+
+def test_merged_spills_equal_one():
+    images = [scene((13, 17), 3, seed) for seed in range(2)] + [scene((1, 9), 2)[:2]]
+    merged = spilt(images[2])
+    merged.merge(spilt(*images[:2]))
+    assert merged.shares() == pytest.approx(spilt(*images).shares())
+
+
+@pytest.mark.parametrize("wrong", ["target", "companions mask"])
+def test_spill_refuses_by_name_and_adds_nothing(wrong):
+    cam, target, companions = scene((2, 3), 2)
+    masks = (target.T, companions) if wrong == "target" else (target, companions.T)
+    spill = Spill()
+    with pytest.raises(Refusal, match=rf"image a: {wrong} is \(3, 2\), expected \(2, 3\)"):
+        spill.update(cam, *masks, "a")
+    assert not spill.sums.any()
+    assert not spill.with_companions

@@ -14,6 +14,7 @@ CAM = {
     "threshold": 0.3,
     "threshold_choice": "fixed",
     "miou_oracle": 0.5,
+    "spill_background": 0.3,
     "threshold_oracle": 0.25,
     "split": "train",
     "images": 480,
@@ -58,6 +59,18 @@ def test_seeds_become_mean_and_deviation_in_percent(results):
     assert row["mIoU"] == "41.0 ± 1.4"
     assert row["oracle"] == "50.0 ± 0.0"
     assert row["seeds"] == "2"
+
+
+def test_activation_on_background_has_its_columns(results):
+    row = rows(results)["CAM"]
+    assert (row["on background"], row["on companions"]) == ("30.0 ± 0.0", "")
+    assert rows(results)["segmentation"]["on background"] == ""
+
+
+def test_a_share_of_nothing_is_an_empty_cell(results):
+    for file in results.glob("*/plain/cam_eval/metrics.json"):
+        write_json(file, CAM | {"spill_background": math.nan})
+    assert rows(results)["CAM"]["on background"] == ""
 
 
 def test_one_seed_has_no_deviation(results):
