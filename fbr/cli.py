@@ -14,6 +14,7 @@ from fbr.workspace import PATHS, Workspace
 
 TOOLS = {
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
+    "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
 }
 # Nothing can be written here: disk, quota or file limit reached, or not allowed to.

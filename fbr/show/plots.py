@@ -95,6 +95,40 @@ def bars(
     return svg.frame(_WIDTH, bottom + 24, title, parts)
 
 
+def dots(
+    names: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+) -> str:
+    """Draw a dot a name, evenly spaced, with ± whiskers of these errors; neighbours are joined.
+
+    A value that is not finite leaves a gap.
+    """
+    rows = [(i, *row) for i, row in enumerate(zip(names, values, errors, strict=True))]
+    known = [row for row in rows if math.isfinite(row[2])]
+    ends = [end for _, _, value, error in known for end in (value - error, value + error)]
+    y_ticks = ticks(*span(ends))
+    left = max(svg.text_width(label, 12) for label in tick_labels(y_ticks)) + 12
+    across = Scale(-0.5, len(names) - 0.5, left, _RIGHT)
+    parts, top = _head(title, [], y_label)
+    down = Scale(y_ticks[0], y_ticks[-1], top + _PLOT_HEIGHT, top)
+    parts += [*_heights(across, down, y_ticks), *_foot(across, down.start, x_label)]
+    room = (_RIGHT - left) / len(names)
+    for x, name, _, _ in rows:
+        label = svg.shortened(name, room, 12)
+        parts.append(svg.text(across(x), down.start + 17, label, "soft", "middle"))
+    for run in _runs(range(len(names)), values):
+        parts.append(_curve([(across(x), down(y)) for x, y in run], 0))
+    for x, name, value, error in known:
+        low, high = down(value - error), down(value + error)
+        parts.append(svg.line(across(x), low, across(x), high, "whisker"))
+        parts.append(_dot(across(x), down(value), 0, f"{name}: {value:.1f} ± {error:.1f}"))
+    return svg.frame(_WIDTH, top + _PLOT_HEIGHT + (44 if x_label else 26), title, parts)
+
+
 def graph(nodes: Sequence[tuple[str, str]], edges: Iterable[Edge], title: str = "Pipeline") -> str:
     """Draw a directed acyclic graph from top to bottom.
 
@@ -151,15 +185,26 @@ def _head(title: str, names: list[str], y_label: str) -> tuple[list[str], float]
 
 def _axes(across: Scale, down: Scale, y_ticks: Sequence[float], x_label: str) -> list[str]:
     bottom = down.start
-    parts = []
-    for tick, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
-        parts.append(svg.line(across.start, down(tick), across.end, down(tick), "grid"))
-        parts.append(svg.text(across.start - 7, down(tick) + 4, label, "soft", "end"))
+    parts = _heights(across, down, y_ticks)
     inside = [t for t in ticks(across.low, across.high) if across.low <= t <= across.high]
     for tick, label in zip(inside, tick_labels(inside), strict=True):
         parts.append(svg.line(across(tick), bottom, across(tick), bottom + 4, "axis"))
         parts.append(svg.text(across(tick), bottom + 17, label, "soft", "middle"))
-    parts.append(svg.line(across.start, bottom, across.end, bottom, "axis"))
+    return parts + _foot(across, bottom, x_label)
+
+
+def _heights(across: Scale, down: Scale, y_ticks: Sequence[float]) -> list[str]:
+    """Draw the grid of the y axis and its numbers."""
+    parts = []
+    for tick, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
+        parts.append(svg.line(across.start, down(tick), across.end, down(tick), "grid"))
+        parts.append(svg.text(across.start - 7, down(tick) + 4, label, "soft", "end"))
+    return parts
+
+
+def _foot(across: Scale, bottom: float, x_label: str) -> list[str]:
+    """Draw the line of the x axis and its name."""
+    parts = [svg.line(across.start, bottom, across.end, bottom, "axis")]
     if x_label:
         middle = (across.start + across.end) / 2
         parts.append(svg.text(middle, bottom + 35, x_label, "soft", "middle"))

@@ -184,3 +184,20 @@ def test_drawings_repeat():
     xs, ys = rng.random(500), rng.random(500)
     first, second = (plots.line_chart({"a": (xs, ys)}, "Same") for _ in range(2))
     assert first == second
+
+
+def test_dots_stand_evenly_with_their_whiskers():
+    root = parsed(plots.dots(["1", "8", "32"], [40, NAN, 50], [2, 0, 4], "K", "regions", "mIoU"))
+    assert [len(curve) for curve in curves(root)] == [1, 1]
+    whiskers = [line for line in root.iter(f"{SVG}line") if line.get("class") == "whisker"]
+    heights = [abs(float(w.get("y1")) - float(w.get("y2"))) for w in whiskers]
+    assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
+    assert {"K", "regions", "mIoU", "1", "8", "32"} <= set(words(root))
+    tips = [node.text for circle in root.iter(f"{SVG}circle") for node in circle]
+    assert tips == ["1: 40.0 ± 2.0", "32: 50.0 ± 4.0"]
+    assert inside(root)
+
+
+def test_dots_survive_odd_names_and_nothing_known():
+    assert inside(parsed(plots.dots([HOSTILE, "x" * 200], [1, 1], [0, 0], HOSTILE)))
+    assert inside(parsed(plots.dots(["a"], [NAN], [NAN], "None")))

@@ -1,0 +1,140 @@
+"""A study's own workspace: its params.yaml, what is finished in it, and Snakemake at work there."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from fbr import params
+from fbr.errors import Refusal
+from fbr.files.atomic import write_text
+from fbr.files.tables import read_json
+from fbr.study.plan import Axes, Study
+from fbr.workspace import AXES, Workspace
+
+STAGES = ("cam_train", "cam_infer", "cam_eval")
+LINKS = ("Snakefile", "fbr", "downloads")
+
+
+class Place:
+    """The folder `studies/<name>/`, laid out like a checkout that runs nothing but the study."""
+
+    def __init__(self, home: Workspace, study: Study) -> None:
+        self.home, self.blocks = home, study.blocks
+        self.workspace = Workspace(home.root / "studies" / study.name)
+        there = self.workspace.params.is_file()
+        self._written = params.read(self.workspace.params) if there else {}
+
+    def set_up(self) -> None:
+        """Write and link what the engine reads; scores of recipes that have changed are dropped."""
+        if self._written != self.blocks:
+            for file in self.workspace.root.glob(_score(dict.fromkeys(AXES, "*"))):
+                _, *names = file.relative_to(self.workspace.root).parts
+                if not self._current(dict(zip(AXES, names, strict=False))):
+                    file.unlink()
+            text = yaml.dump(self.blocks, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+            write_text(self.workspace.params, text)
+            self._written = self.blocks
+        # Several stages run at once, and one thread each rounds alike however many there are.
+        pipeline = self.home.pipeline.read_text(encoding="utf-8")
+        write_text(self.workspace.pipeline, re.sub(r"\bthreads: \d+", "threads: 1", pipeline))
+        for name in LINKS:
+            source, link = self.home.root / name, self.workspace.root / name
+            if source.exists() and not link.is_symlink():
+                link.symlink_to(Path("..", "..", name))
+
+    def score(self, axes: Axes) -> dict[str, Any] | None:
+        """metrics.json of a run, with the `seconds` that its training took.
+
+        None unless it is of the recipe as it is now, and no stage before it has begun anew since.
+        """
+        file = self.workspace.root / _score(axes)
+        if not file.is_file() or not self._current(axes):
+            return None
+        records = [self.workspace.beside(stage, axes) / "run.json" for stage in STAGES]
+        runs = [read_json(record) for record in records if record.is_file()]
+        started = [run["started"] for run in runs]
+        if started != sorted(started) or any(run["seconds"] is None for run in runs):
+            return None
+        seconds = next((run["seconds"] for run in runs if run["stage"] == "cam_train"), None)
+        return read_json(file) | {"seconds": seconds}
+
+    def _current(self, axes: Axes) -> bool:
+        """Whether the params.yaml that results were made with asks for the same as the study."""
+        return _numbers(self._written, axes) == _numbers(self.blocks, axes)
+
+    def run(self, runs: list[Axes], jobs: int | None) -> int:
+        """Bring these runs about, `jobs` stages at once; return Snakemake's exit code.
+
+        Without a number: one a core, and Snakemake's own limit of one where there is a GPU.
+        """
+        if importlib.util.find_spec("snakemake") is None:
+            raise Refusal("Snakemake is not installed, and runs studies: pip install snakemake")
+        together = jobs or len(os.sched_getaffinity(0))
+        command = [sys.executable, "-m", "snakemake", "--cores", str(together), "--keep-going"]
+        if jobs or not Path("/proc/driver/nvidia/gpus").is_dir():
+            gpus = together * self.blocks["machine"]["processes"]
+            command += ["--resources", f"gpu={gpus}"]
+        command += ["--quiet", "host", "rules", "reason", "--", *map(_score, runs)]
+        return _interruptible(command, self.workspace.root)
+
+
+class _Plain(yaml.SafeDumper):
+    """Every block written out where it stands, without anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _score(axes: Axes) -> str:
+    return str(Workspace().path("cam_eval", "metrics.json", axes))
+
+
+def _numbers(blocks: dict, axes: Axes) -> tuple:
+    """All that a run takes from a params.yaml."""
+    data, seed, cam = axes["data"], axes["seed"], axes["cam"]
+    return tuple(
+        _found(blocks, *keys)
+        for keys in (("data", data, "prepare"), ("seed", seed), ("cam", cam, data))
+    )
+
+
+def _found(blocks: dict, *keys: str) -> Any:
+    for key in keys:
+        blocks = blocks.get(key) or {}
+    return blocks
+
+
+def _interruptible(command: list[str], folder: Path) -> int:
+    """Run a command; Ctrl-C and SIGTERM reach it and all that it started, and end this one, too."""
+    received = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        os.killpg(process.pid, signal.SIGTERM)
+
+    # Stages are started as `python`, which is to be this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    earlier = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+    return code

@@ -1,0 +1,144 @@
+"""The page of a study: exact numbers between its markers, every other byte untouched."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fbr.errors import Refusal
+from fbr.show.tables import Number
+from fbr.study import pages
+from fbr.study.plan import Row, Study, Table
+
+A, B, C = (Row(name, f"+ {name}", f"plain_{name}") for name in "abc")
+TABLE = Table("t", "toy", ("s0", "s1", "s2"), (A, B, C), A, None, ())
+
+
+def run(miou: float, seconds: float | None = 10.0, **more) -> dict:
+    on = {"split": "train", "images": 24, "threshold": 0.3}
+    return {"miou": miou, "miou_oracle": miou + 0.1, "seconds": seconds, **on, **more}
+
+
+SCORES = {
+    "a": {"s0": run(0.40), "s1": run(0.42), "s2": run(0.44)},
+    "b": {"s0": run(0.43), "s2": run(0.49, None)},
+    "c": {},
+}
+
+
+def test_rows_are_means_with_spread_and_paired_gain():
+    table = pages.shown(TABLE, SCORES)
+    assert table.columns == ("row", "seeds", "mIoU", "oracle", "mIoU − + a", "training, s")
+    a, b, c = table.rows
+    assert a[:2] == ("+ a", 3)
+    assert str(a[2]) == "42.0 ± 2.0"
+    assert a[4] is None
+    assert b[1] == 2
+    assert str(b[2]) == "46.0 ± 4.2"
+    assert b[4] == "+4.0 [-8.7, +16.7]"  # differences 3 and 5: t(1) = 12.706, times sd / √2 = 1
+    assert b[5] == Number(10.0, None, 0)
+    assert c == ("+ c", "not run", None, None, None, None)
+    assert "train (24 images), fixed threshold 0.3" in table.caption
+
+
+def test_one_common_seed_has_a_difference_and_no_interval():
+    scores = SCORES | {"b": {"s1": run(0.40)}, "c": {"s9": run(0.5)}}
+    _, b, c = pages.shown(TABLE, scores).rows
+    assert b[4] == "-2.0"
+    assert c[4] is None
+
+
+def test_without_a_baseline_nothing_is_compared():
+    table = pages.shown(replace(TABLE, baseline=None), SCORES)
+    assert table.columns == ("row", "seeds", "mIoU", "oracle", "training, s")
+    assert "Student" not in table.caption
+
+
+def test_spill_is_shown_where_it_was_measured():
+    silent = run(0.4, spill_background=None)  # no activation at all
+    spilt = SCORES | {"c": {"s0": run(0.4, spill_background=0.5), "s1": silent}}
+    table = pages.shown(TABLE, spilt)
+    assert table.columns[4] == "on background"
+    assert "on companions" not in table.columns
+    assert [str(row[4]) for row in table.rows] == ["None", "None", "50.0"]
+
+
+def test_nothing_run_is_a_table_too():
+    table = pages.shown(TABLE, {"a": {}, "b": {}, "c": {}})
+    assert [row[1] for row in table.rows] == ["not run"] * 3
+    assert "nothing run yet" in table.caption
+
+
+PAGE = (
+    "# Été\n\n<!-- study:t -->\nold\n<!-- /study -->\nwords <!-- study:u -->\n<!-- /study -->\nend"
+)
+
+
+def test_only_what_is_between_markers_changes():
+    parts = {"t": "| T |\n", "u": "\\1 | U |\n"}
+    once = pages.filled(PAGE, parts, Path("p.md"))
+    assert once == (
+        "# Été\n\n<!-- study:t -->\n\n| T |\n\n<!-- /study -->\nwords "
+        "<!-- study:u -->\n\n\\1 | U |\n\n<!-- /study -->\nend"
+    )
+    assert pages.filled(once, parts, Path("p.md")) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "found 0 markers <!-- study:table -->"),
+        ("<!-- study:tabel -->\n<!-- /study -->", "marker of table 'tabel'.*'table'"),
+        ("<!-- study:table -->\n<!-- /study -->\n" * 2, "found 2 markers"),
+        ("<!-- study:table -->\n", "do not pair up"),
+        ("<!-- study:table --><!-- /study -->", "do not pair up"),
+        ("<!-- /study -->\n<!-- study:table -->\n", "do not pair up"),
+        ("<!-- study:table -->\n<!-- /study -->\n<!-- /study -->", "do not pair up"),
+    ],
+)
+def test_markers_that_are_wrong_are_refused(text, said):
+    with pytest.raises(Refusal, match=f"p.md: .*{said}"):
+        pages.filled(text, {"table": ""}, Path("p.md"))
+
+
+def test_markers_inside_markers_are_refused():
+    text = "<!-- study:a -->\n<!-- study:b -->\n<!-- /study -->\n<!-- /study -->"
+    with pytest.raises(Refusal, match="do not pair up"):
+        pages.filled(text, {"a": "", "b": ""}, Path("p.md"))
+
+
+def test_a_page_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="not found; write it, with a line <!-- study:t -->"):
+        pages.check(tmp_path / "p.md", Study("x", Path("p.md"), {}, (TABLE,)))
+
+
+def test_a_sweep_brings_a_chart_and_every_run_is_listed(tmp_path):
+    table = replace(TABLE, swept="cam_train.lr", sweep=(B, C))
+    page = tmp_path / "docs" / "p.md"
+    page.parent.mkdir()
+    page.write_text("<!-- study:t -->\n<!-- /study -->\n")
+    study = Study("x", Path("docs/p.md"), {}, (table,))
+    pages.write(page, study, {"t": SCORES})
+    text = page.read_text()
+    assert "| cam\\_train.lr | seeds |" in text
+    assert "![mIoU over cam_train.lr](x/t.svg)" in text
+    chart = (tmp_path / "docs/x/t.svg").read_text()
+    assert re.findall(r"<title>(\+ .*?)</title>", chart) == ["+ b: 46.0 ± 4.2"]
+    with open(tmp_path / "docs/x/runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    assert rows[3] == {
+        "table": "t",
+        "row": "b",
+        "variant": "plain_b",
+        "seed": "s0",
+        "miou": "0.43",
+        "miou_oracle": "0.53",
+        "spill_background": "",
+        "spill_companions": "",
+        "seconds": "10.0",
+    }
+    pages.write(page, study, {"t": SCORES})
+    assert page.read_text() == text
