@@ -218,9 +218,81 @@ def _check_names(recipe: Training, stage: str, where: str) -> None:
         one_of(catalogue.names(kind), name, f"params.yaml: {where}.{key}")
 
 
+class FbrWeights(Strict):
+    """λ of each loss."""
+
+    l_fb: NotNegative  # pixel against NROIs of the bank
+    l_if: NotNegative  # pixel against pixels of other classes
+    l_seg: NotNegative  # background head against the CAM's background
+    l_sim: NotNegative  # cosine of the two projections
+    l_pix: NotNegative = 0  # sure pixel, foreground or background, against prototypes and NROIs
+
+
+class FbrStart(Strict):
+    """The step from which each loss acts; the bank fills from the first one on."""
+
+    l_fb: Annotated[int, Field(ge=0)] = 0
+    l_if: Annotated[int, Field(ge=0)] = 0
+    l_seg: Annotated[int, Field(ge=0)] = 0
+    l_sim: Annotated[int, Field(ge=0)] = 0
+    l_pix: Annotated[int, Field(ge=0)] = 0
+
+
+class FollowColours(Strict):
+    """Seed scores become means over neighbours of like colour (`fbr.masks.neighbours`)."""
+
+    steps: Count
+    dilations: Counts
+    contrast: Positive  # in standard deviations of a pixel's colour differences
+
+
+class Sure(Strict):
+    """Seeds only where the best score is above `foreground` or below `background`."""
+
+    foreground: Share
+    background: Share
+
+
+class Fbr(Strict):
+    """Fine-grained background representation (TCSVT 2024), carried by a CAM method."""
+
+    mode: Literal["intent", "released"]  # released: no gradient, wrong axis, unmasked seeds
+    width: Count  # D, of both projections
+    scores: Literal["cam", "softmax"]  # how a seed score is read off what the method gives
+    seed_background: Share | Literal["learned"]  # τ_bg, or the method's own background channel
+    nrois: Count  # K, a mean of the k-means of one image's background
+    start: Literal["k-means++", "random"]
+    iterations: Annotated[int, Field(ge=0)]  # of Lloyd
+    bank: Count  # rows of the memory bank
+    bank_dtype: Literal["float32", "bfloat16", "float16"]
+    negatives: Count  # M, of each class and kind
+    temperature: Positive  # τ
+    unsure_rank: Annotated[float, Field(ge=0, lt=1)]  # ρ
+    unsure_entropy: Share  # q
+    blank_background: bool  # background entropies count as 0 in the quantile q
+    prototype_part: Count  # a prototype is the mean of 1/prototype_part of an image's positions
+    cap: Count | None = None  # most queries of a class, drawn anew each step
+    background_below: Share  # L_seg: background is where the CAMs add up to less
+    weight: FbrWeights
+    from_step: FbrStart = FbrStart()
+    # Ours, off in the method as published:
+    follow_colours: FollowColours | None = None
+    sure: Sure | None = None
+    one_space: bool = False  # a single projection, in which NROIs and pixels can be compared
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the prototypes
+    calibrate: bool = False  # maps count by how much nearer to prototype than to NROIs a pixel is
+
+    @model_validator(mode="after")
+    def _two_projections(self) -> "Fbr":
+        if self.one_space and self.weight.l_sim:
+            raise ValueError("l_sim compares two projections; one_space has one, so set it to 0")
+        return self
+
+
 class CamTrain(Training):
     method: Name  # a key of fbr.cam.CAM
     options: dict[str, Any] = {}  # the method's own numbers, checked by the model in its file
+    fbr: Fbr | None = None  # carried by the method, or not
 
 
 class CamInfer(Strict):

@@ -2,37 +2,49 @@
 
 from typing import TYPE_CHECKING
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fbr.cam.method import Method, Seen
 from fbr.losses.classification import multilabel_soft_margin
-from fbr.params import Strict
+from fbr.params import Share, Strict
 
 if TYPE_CHECKING:
     from fbr.nets.backbones import Backbone
 
 
-class Plain(nn.Module):
-    """1×1 classifier on the last map; its pooled response is the class score.
-
-    What every CAM method offers: `forward(batch)` → named losses, `maps(images)` → class maps,
-    `head` → the modules that start from nothing and take the recipe's `head_lr`.
-    """
+class Plain(Method):
+    """1×1 classifier on the last map; its pooled response is the class score."""
 
     class Options(Strict):
-        """The method's own numbers in params.yaml: none."""
+        tap: Share | None = None  # threshold of the pooling; none pools over everything
 
     def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
         super().__init__()
         self.backbone = backbone
         self.classify = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
-        self.head = [self.classify]
+        self.head, self.width = [self.classify], backbone.channels[-1]
+        self.tap = options.tap
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """image (B, 3, H, W), label (B, K) → {"classification": scalar}."""
-        pooled = self.backbone(batch["image"])[-1].mean((2, 3), keepdim=True)
-        logits = self.classify(pooled).flatten(1)
-        return {"classification": multilabel_soft_margin(logits, batch["label"])}
+    def look(self, batch: dict[str, Tensor]) -> Seen:
+        features = self.backbone(batch["image"])[-1]
+        losses = {"classification": multilabel_soft_margin(self.pooled(features), batch["label"])}
+        return Seen(losses, features, F.pad(self.classify(features), (0, 0, 0, 0, 1, 0)))
 
-    def maps(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → foreground maps (B, K, h, w), not negative, not normalised."""
-        return self.classify(self.backbone(images)[-1]).relu()
+    def pooled(self, features: Tensor) -> Tensor:
+        """Class scores (B, K) of features (B, L, h, w)."""
+        mean = features.mean((2, 3)) if self.tap is None else threshold_pool(features, self.tap)
+        return self.classify(mean[:, :, None, None]).flatten(1)
+
+    def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone(images)[-1]
+        return self.classify(features).relu(), features
+
+
+def threshold_pool(features: Tensor, threshold: float) -> Tensor:
+    """TAP (Bae et al., ECCV 2020): the mean of a channel over what is above a share of its peak.
+
+    features (B, L, h, w), not negative → (B, L); a channel that is 0 everywhere gives 0.
+    """
+    above = features > threshold * features.amax((2, 3), keepdim=True)
+    return (features * above).sum((2, 3)) / above.sum((2, 3)).clamp(min=1)

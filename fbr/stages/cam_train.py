@@ -1,5 +1,8 @@
 """cam_train: train a network whose class activation maps become the first masks."""
 
+from fbr.datasets.loader import Sample
+from fbr.datasets.prepared import Entry
+from fbr.datasets.transforms import NEAREST, Geometry
 from fbr.stages import training
 from fbr.stages.job import Job
 from fbr.stages.networks import cam_method
@@ -17,8 +20,21 @@ def run(job: Job) -> None:
             training.backbone(job, numbers.network),
             job.data.foreground,
             numbers.options,
+            numbers.fbr,
             f"params.yaml: {job.section}",
         )
-        source = training.images(job, entries, lambda s, cut: {"label": labels[s["index"]]})
+        # Companion grounds are looked at, never learnt from: FBR counts its NROIs on them.
+        watched = numbers.fbr is not None and any(job.data.has("companions", e) for e in entries)
+
+        def more(entry: Entry) -> Sample:
+            return {"companions": job.data.companions(entry)} if watched else {}
+
+        def draw(sample: Sample, cut: Geometry) -> Sample:
+            drawn = {"label": labels[sample["index"]]}
+            if watched:
+                drawn["companions"] = cut.apply(sample["companions"], NEAREST, 0)
+            return drawn
+
+        source = training.images(job, entries, draw, more)
         inputs = [job.path("prepare", "index"), job.path("prepare", "images")]
         training.train(job, processes, network, network.head, source, inputs)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fbr.cam import CAM
+from fbr.cam.fbr import Background
 from fbr.errors import Refusal, chosen
 from fbr.files import weights
 from fbr.files.tables import read_json
@@ -14,15 +15,21 @@ from fbr.nets import backbones
 from fbr.nets.detectors import DETECTORS
 from fbr.nets.heads import Segmenter
 from fbr.nets.irn import AffinityNet
-from fbr.params import check
+from fbr.params import Fbr, check
 
 
 def cam_method(
-    name: str, backbone: nn.Module, classes: int, options: dict, where: str = "model.json"
+    name: str,
+    backbone: nn.Module,
+    classes: int,
+    options: dict,
+    fbr: Fbr | None = None,
+    where: str = "model.json",
 ) -> nn.Module:
-    """A CAM method by name, its own numbers checked by the model in its file."""
+    """A CAM method by name, its numbers checked by the model in its file, with FBR or without."""
     method = chosen(CAM, name, "method")
-    return method(backbone, classes, check(options, method.Options, f"{where}.options"))
+    built = method(backbone, classes, check(options, method.Options, f"{where}.options"))
+    return built if fbr is None else built.carry(Background(built.width, classes, fbr))
 
 
 def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -> nn.Module:
@@ -48,8 +55,9 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
         backbone = backbones.build(spec["name"], spec["stride"], spec["freeze"])
         match described["stage"]:
             case "cam_train":
-                options = described["options"]
-                network = cam_method(described["method"], backbone, classes - 1, options)
+                fbr = described["fbr"] and check(described["fbr"], Fbr, "model.json")
+                method, options = described["method"], described["options"]
+                network = cam_method(method, backbone, classes - 1, options, fbr)
             case "irn_train":
                 network = AffinityNet(backbone, backbone.channels, described["width"])
             case "seg_train":

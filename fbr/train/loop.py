@@ -2,8 +2,10 @@
 
 A network is anything whose forward takes a batch (a dict of tensors) and returns named losses, each
 a scalar or a pair (sum, count) whose division is left to the loop, so that the mean runs over all
-processes; an accumulated part is a mean of its own. Nothing random survives from step to step: each
-step is seeded by its number, so resuming needs no random states and cannot get them wrong.
+processes; an accumulated part is a mean of its own. A value without gradient is only watched. The
+batch also tells `step` and `seed`, for what depends on time or draws alike in all processes.
+Nothing random survives from step to step: each step is seeded by its number, so resuming needs no
+random states and cannot get them wrong.
 """
 
 import logging
@@ -86,7 +88,7 @@ def fit(
         return [images.ids[order[position]] for position in positions]
 
     file = upkeep.state / "checkpoint.pt"
-    run = _Run(network, _optimizer(groups, training), training, processes, seen)
+    run = _Run(network, _optimizer(groups, training), training, processes, seen, seed)
     if (state := checkpoint.load(file, upkeep.key)) is not None:
         run.restore(state)
         log.info("%s continues at step %d of %d", upkeep.name, run.step, training.steps)
@@ -135,9 +137,11 @@ class _Run:
         training: Training,
         processes: Processes,
         seen: Callable[[int], list[str]],
+        seed: int,
     ) -> None:
         self.network, self.optimizer = network, optimizer
         self.training, self.processes, self.seen = training, processes, seen
+        self.seed = seed
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -172,8 +176,9 @@ class _Run:
             for k, v in batch.items()
         }
         tensors["image"] = normalise(tensors["image"])
+        now = {"step": self.step, "seed": self.seed}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bfloat16):
-            losses: Losses = self._module(tensors)
+            losses: Losses = self._module(tensors | now)
         return {name: self._mean(value) for name, value in losses.items()}
 
     def _mean(self, value: Tensor | tuple[Tensor, Tensor]) -> Tensor:

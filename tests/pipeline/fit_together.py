@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from fbr.cam.fbr import Background
 from fbr.cam.plain import Plain
 from fbr.errors import Refusal
 from fbr.nets import backbones
@@ -18,6 +19,7 @@ from fbr.stages.seg_train import SegmentationTask
 from fbr.train import loop
 from fbr.train.loop import Images, Upkeep
 from fbr.train.processes import Processes, joined
+from tests.reference import numbers
 
 COUNT, SIDE, CLASSES = 20, 32, 3
 NUMBERS = {
@@ -47,12 +49,29 @@ def segment(loss: str = "cross_entropy") -> nn.Module:
     return SegmentationTask(network, loss)
 
 
+def background(channels: int, **changes) -> Background:
+    """FBR without dropout, which each process draws for itself."""
+    carried = Background(channels, CLASSES, numbers.fbr(**changes))
+    carried.phi_seg[1].p = 0.0
+    return carried
+
+
+def classify_with_fbr() -> nn.Module:
+    method = Plain(backbones.build("small", 8), CLASSES, Plain.Options(tap=0.1))
+    carried = background(method.width, seed_background=0.3)
+    # Full before the first step, so that every checkpoint holds a bank that has wrapped.
+    carried.bank.push(torch.rand(50, 6), torch.ones(50, CLASSES), torch.ones(50).bool())
+    return method.carry(carried)
+
+
 CASES = {
     "plain": (classify, {}),
+    "plain with FBR": (classify_with_fbr, {}),
     "segmentation": (segment, {}),
     "segmentation, balanced": (lambda: segment("balanced_cross_entropy"), {"clip": 1.0}),
     "segmentation, accumulated": (segment, {"accumulate": 2}),
 }
+INTERRUPTED = ("segmentation", "plain with FBR")
 
 
 class Killed(Exception):
@@ -80,11 +99,11 @@ def images(spoil: int | None = None) -> Images:
 def fit(folder: Path, processes: Processes, name: str, *, stop: int = 0, **more) -> dict:
     """Train a case, `stop` ending it as a kill before that step; returns weights and history."""
     torch.manual_seed(7)
-    build, numbers = CASES[name]
+    build, changes = CASES[name]
     task = build()
     upkeep = Upkeep("test", folder / name, "k", 1e-9 if stop else 60.0, loader_threads=1)
     groups = [{"params": task.parameters(), "lr": 0.02}]
-    recipe = Training.model_validate(NUMBERS | numbers)
+    recipe = Training.model_validate(NUMBERS | changes)
     real = loop._Run.one_step
 
     def one_step(run, parts) -> None:
@@ -97,20 +116,43 @@ def fit(folder: Path, processes: Processes, name: str, *, stop: int = 0, **more)
     return {"network": task.state_dict(), "history": history}
 
 
+def fbr_alone(processes: Processes) -> dict:
+    """FBR on given features: its bank, which wraps, and losses and gradients of every step."""
+    torch.manual_seed(7)
+    carried = background(8, cap=6)
+    trained = [p for p in carried.parameters() if p.requires_grad]
+    share = processes.share(8, 1)
+    own = slice(processes.rank * share, (processes.rank + 1) * share)
+    generator, steps = torch.Generator().manual_seed(1), []
+    for step in range(5):
+        features = torch.randn(8, 8, 5, 7, generator=generator).relu()
+        scores = torch.randn(8, 1 + CLASSES, 5, 7, generator=generator)
+        label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
+        batch = {"label": label[own], "step": step, "seed": 3}
+        found = carried(features[own], scores[own], batch)
+        losses = torch.stack([found[name] for name in ("l_fb", "l_if", "l_seg", "l_sim")])
+        gradients = torch.autograd.grad(losses.sum(), trained)
+        values = torch.cat([part.detach().flatten() for part in (losses, *gradients)])
+        steps.append(processes.sum(values) / processes.world)
+    return {"bank": carried.bank.state_dict(), "steps": torch.stack(steps)}
+
+
 def main(folder: Path) -> None:
-    """Write what every case ends in; then an interrupted one, and the words of a refused one."""
+    """Write what every case ends in; then interrupted ones, and the words of a refused one."""
     with joined(1) as processes:
         for name in CASES:
             result = fit(folder, processes, name)
             if processes.first:
                 torch.save(result, folder / f"{name}.pt")
-        try:
-            fit(folder, processes, "segmentation", stop=3)
-        except Killed:
-            dist.barrier()  # the checkpoint is written
-        result = fit(folder, processes, "segmentation")
-        if processes.first:
-            torch.save(result, folder / "resumed.pt")
+        for name in INTERRUPTED:
+            try:
+                fit(folder, processes, name, stop=3)
+            except Killed:
+                dist.barrier()  # the checkpoint is written
+            result = fit(folder, processes, name)
+            if processes.first:
+                torch.save(result, folder / f"{name}, resumed.pt")
+        torch.save(fbr_alone(processes), folder / f"fbr{processes.rank}.pt")
         try:
             fit(folder, processes, "plain", source=images(spoil=loop.Order(COUNT, 0)[5]))
         except (Refusal, SystemExit) as refused:

@@ -43,7 +43,9 @@ def two(tmp_path_factory) -> Path:
 def assert_close(one: dict, two: dict) -> None:
     assert one.keys() == two.keys()
     for name in one:
-        assert torch.allclose(one[name].float(), two[name].float(), rtol=1e-4, atol=1e-5), name
+        # Activations of a whole network differ more than its weights.
+        atol = 1e-4 if name.endswith("bank.rows") else 1e-5
+        assert torch.allclose(one[name].float(), two[name].float(), rtol=1e-4, atol=atol), name
 
 
 @pytest.mark.parametrize("name", fit_together.CASES)
@@ -62,12 +64,35 @@ def test_two_processes_equal_one(two, tmp_path, name):
     assert min(moved) > 1e-3
 
 
-def test_two_interrupted_processes_equal_two_uninterrupted(two):
+@pytest.mark.parametrize("name", fit_together.INTERRUPTED)
+def test_two_interrupted_processes_equal_two_uninterrupted(two, name):
     resumed, whole = (
-        torch.load(two / f"{name}.pt", weights_only=True) for name in ("resumed", "segmentation")
+        torch.load(two / f"{file}.pt", weights_only=True) for file in (f"{name}, resumed", name)
     )
     assert all(map(torch.equal, resumed["network"].values(), whole["network"].values()))
     assert resumed["history"] == whole["history"]
+
+
+def test_one_interrupted_process_with_a_full_bank_equals_one_uninterrupted(tmp_path):
+    name = "plain with FBR"
+    whole = fit_together.fit(tmp_path / "whole", ALONE, name)
+    with pytest.raises(fit_together.Killed):
+        fit_together.fit(tmp_path, ALONE, name, stop=4)
+    assert list((tmp_path / name).iterdir())
+    resumed = fit_together.fit(tmp_path, ALONE, name)
+    assert all(map(torch.equal, resumed["network"].values(), whole["network"].values()))
+    assert resumed["history"] == whole["history"]
+    assert whole["network"]["background.bank.pushed"] > 3 * 50
+
+
+def test_two_processes_with_half_the_batch_have_the_bank_of_one(two):
+    alone = fit_together.fbr_alone(ALONE)
+    for rank in range(2):
+        together = torch.load(two / f"fbr{rank}.pt", weights_only=True)
+        assert all(map(torch.equal, together["bank"].values(), alone["bank"].values()))
+        torch.testing.assert_close(together["steps"], alone["steps"], atol=1e-6, rtol=1e-6)
+    assert alone["bank"]["pushed"] > 2 * len(alone["bank"]["rows"])
+    assert (alone["steps"][:, :4] > 0).all()
 
 
 def test_one_process_with_a_broken_image_stops_both_and_the_first_says_so(two):

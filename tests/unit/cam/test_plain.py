@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fbr.cam import CAM
-from fbr.cam.plain import Plain
+from fbr.cam.plain import Plain, threshold_pool
 from fbr.nets import backbones
+from tests.reference import fbr as twin
 
 
 class Backbone(nn.Module):
@@ -81,6 +82,31 @@ def test_the_head_is_what_starts_from_nothing(plain):
     assert [p for module in plain.head for p in module.parameters()] == [plain.classify.weight]
 
 
-def test_it_has_no_options_of_its_own():
+def test_it_has_no_other_options():
     with pytest.raises(ValueError, match="Extra inputs"):
         Plain.Options(size=3)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_threshold_pooling_and_its_gradient_are_the_equation(threshold, size):
+    features = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).relu()
+    features[1, 2] = 0
+    leaf, exact = features.clone().requires_grad_(), features.double().flatten(2).requires_grad_()
+    found, expected = threshold_pool(leaf, threshold), twin.threshold_pool(exact, threshold)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+    weights = torch.arange(1.0, 7).view(2, 3)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(leaf.grad.flatten(2).double(), exact.grad, atol=1e-6, rtol=1e-6)
+    assert not found[1, 2]
+
+
+def test_the_option_changes_what_is_pooled(plain):
+    given = batch()
+    given["image"] = given["image"].relu()
+    pooled = Plain(Backbone(), 4, Plain.Options(tap=0.1))
+    pooled.load_state_dict(plain.state_dict())
+    logits = pooled.classify(threshold_pool(given["image"], 0.1)[:, :, None, None]).flatten(1)
+    assert torch.equal(pooled.pooled(given["image"]), logits)
+    assert not torch.allclose(plain(given)["classification"], pooled(given)["classification"])

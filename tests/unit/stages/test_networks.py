@@ -11,6 +11,7 @@ from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.nets.irn import AffinityNet
 from fbr.stages import networks
+from tests.reference import numbers
 
 CPU = torch.device("cpu")
 SMALL = {"name": "small", "stride": 8, "weights": "none", "freeze": 0}
@@ -32,8 +33,12 @@ def irn() -> nn.Module:
 
 BUILT = {
     "cam_train": (
-        lambda: networks.cam_method("plain", backbone(), 2, {}),
-        described("cam_train", method="plain", options={}),
+        lambda: networks.cam_method("plain", backbone(), 2, {}, None),
+        described("cam_train", method="plain", options={}, fbr=None),
+    ),
+    "cam_train with fbr": (
+        lambda: networks.cam_method("plain", backbone(), 2, {}, numbers.fbr()),
+        described("cam_train", method="plain", options={}, fbr=numbers.fbr().model_dump()),
     ),
     "irn_train": (irn, described("irn_train", width=8)),
     "seg_train": (
@@ -105,6 +110,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(written):
         ({"method": "plian"}, "found 'plian', expected one of plain.* Did you mean 'plain'"),
         ({"network": SMALL | {"name": "smal"}}, "network: found 'smal', .* Did you mean 'small'"),
         ({"options": {"size": 3}}, "unknown key 'size'"),
+        ({"fbr": {"mode": "released"}}, r"model.json: \w+: missing"),
     ],
 )
 def test_another_description_is_refused(written, change, said):

@@ -1,0 +1,281 @@
+"""FBR, fine-grained background representation (Yin et al., TCSVT 2024), carried by a CAM method.
+
+Features have two projections, one for the foreground and one for the background. The background of
+each image is clustered into negative regions of interest (NROIs), which a memory bank keeps;
+foreground pixels that the seeds are unsure of are drawn to the prototype of their class, away from
+NROIs (L_fb) and from pixels of other classes (L_if).
+
+Several processes compute what one would with the batch of all: what a loss compares with is
+gathered, only its own pixels are a process's own.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fbr.cam import seeds as reading
+from fbr.cam.bank import Bank
+from fbr.cam.nrois import assign, nrois
+from fbr.cam.seeds import Seeds
+from fbr.losses.contrast import (
+    across_keys,
+    class_mean,
+    pixel_contrast,
+    pixel_margin,
+    prototype_contrast,
+)
+from fbr.masks.neighbours import follow_colours
+from fbr.params import Fbr
+
+Losses = dict[str, Tensor]
+REFERENCE = 2048  # rows of the bank that a map is calibrated with
+
+
+class Background(nn.Module):
+    """The plug-in: features, seed scores and image labels in, named losses out."""
+
+    prototypes: Tensor
+
+    def __init__(self, channels: int, classes: int, numbers: Fbr) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.phi_fg = _projection(channels, numbers.width)
+        self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
+        self.phi_seg = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), _projection(numbers.width, 1))
+        self.bank = Bank(numbers.bank, numbers.width, classes, getattr(torch, numbers.bank_dtype))
+        self.register_buffer("prototypes", torch.zeros(classes, numbers.width))
+        self._rest()
+
+    def _rest(self) -> None:
+        """What no loss reaches does not train: several processes would wait for its gradient."""
+        weight = self.numbers.weight
+        contrast = self.numbers.mode == "intent" and weight.l_fb + weight.l_if > 0
+        behind = weight.l_seg + weight.l_sim > 0
+        one = self.phi_bg is None
+        self.phi_fg.requires_grad_(contrast or weight.l_sim + weight.l_pix > 0 or (one and behind))
+        self.phi_seg.requires_grad_(weight.l_seg > 0)
+        if self.phi_bg is not None:
+            self.phi_bg.requires_grad_(behind)
+
+    def forward(self, features: Tensor, scores: Tensor, batch: dict) -> Losses:
+        """Losses by name, and what is only watched, which has no gradient.
+
+        features (B, L, h, w); scores (B, 1+K, h, w); batch: image (B, 3, H, W), label (B, K), the
+        numbers step and seed and, to be watched only, companions (B, H, W) where the data has them.
+        """
+        front, back = self.project(features)
+        with torch.autocast(features.device.type, enabled=False):
+            found = self._read(scores, batch)
+            draws = Draws(batch["seed"], batch["step"], features.device)
+            regions, count = self._remember(back.relu(), found.label, batch["label"], draws)
+            losses = self._contrasts(front.relu(), found, batch["label"], draws)
+            losses["l_seg"] = self._segmentation(back, scores, batch["label"])
+            if self.phi_bg is not None:
+                losses["l_sim"] = F.cosine_similarity(front.relu(), back.relu(), dim=2).mean()
+            weighted = {
+                name: value * (getattr(self.numbers.weight, name) * self._begun(name, batch))
+                for name, value in losses.items()
+            }
+            size = features.shape[2:]
+            return weighted | self._watched(back.relu(), found.label, size, regions, count, batch)
+
+    def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Z_fg and Z_bg before their ReLU, float32 (B, N, D) each, read in one pass."""
+        parts = [self.phi_fg] if self.phi_bg is None else [self.phi_fg, self.phi_bg]
+        both = F.conv2d(features, torch.cat([part.weight for part in parts])).float()
+        z = both.permute(0, 2, 3, 1).flatten(1, 2).split(self.numbers.width, 2)
+        return z[0], z[-1]
+
+    def _begun(self, name: str, batch: dict) -> bool:
+        return batch["step"] >= getattr(self.numbers.from_step, name)
+
+    @torch.no_grad()
+    def _read(self, scores: Tensor, batch: dict) -> Seeds:
+        scores = scores.float()
+        if (how := self.numbers.follow_colours) is not None:
+            maps = scores.relu() if self.numbers.scores == "cam" else scores
+            scores = follow_colours(maps, batch["image"], how.steps, how.dilations, how.contrast)
+        return reading.seeds(scores.flatten(2), batch["label"], self.numbers)
+
+    @torch.no_grad()
+    def _remember(
+        self, u: Tensor, label: Tensor, labels: Tensor, draws: "Draws"
+    ) -> tuple[Tensor, Tensor]:
+        """Cluster the background of each image, u = Z_bg (B, N, D), and push its NROIs."""
+        n = self.numbers
+        regions, count = nrois(u, label == 0, draws.own(len(u), n.nrois), n.start, n.iterations)
+        tags = labels[:, None].expand(-1, n.nrois, -1).contiguous()
+        rows, tags, counted = (gathered(part).flatten(0, 1) for part in (regions, tags, count))
+        self.bank.push(rows, tags, counted)
+        return regions, count
+
+    def _contrasts(self, z: Tensor, found: Seeds, labels: Tensor, draws: "Draws") -> Losses:
+        """z = Z_fg (B, N, D); labels (B, K)."""
+        n = self.numbers
+        classes, width = labels.shape[1], z.shape[2]
+        pixels, everywhere = gathered(z.detach()), Seeds(*(gathered(part) for part in found))
+        query = reading.unsure(everywhere, n.unsure_rank, n.unsure_entropy, n.blank_background)
+        if n.cap:
+            query = capped(query, everywhere.label, classes, n.cap, draws.uniform(*query.shape))
+        centres = self._prototypes(everywhere, pixels)
+        label = everywhere.label.clamp(min=0).flatten()
+        present = label.bincount(minlength=classes + 1)[1:] > 0
+        counts = (label * query.flatten()).bincount(minlength=classes + 1)[1:]
+        own = (found.label * here(query, len(z))).flatten()
+        anchors = z.detach() if n.mode == "released" else z
+        flat = F.normalize(anchors.reshape(-1, width), dim=1)
+        unit = F.normalize(centres, dim=1)
+
+        def mean(values: Tensor, worth: Tensor) -> Tensor:
+            # Gradients are averaged over processes, and this is a sum over them.
+            total = class_mean(values, own, present, counts) * processes()
+            return total * worth + 0 * anchors.sum()
+
+        rows = self.bank.draw(draws.uniform(classes, n.negatives))[0]
+        regions = F.normalize(rows, dim=2)
+        if n.mode == "released":
+            l_fb = across_keys(anchors.reshape(-1, width), own, centres, rows, n.temperature)
+        else:
+            l_fb = prototype_contrast(flat, own, unit, regions, n.temperature)
+        pi = reading.graph(unit, present, n.temperature)
+        index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))
+        others = F.normalize(pixels.reshape(-1, width)[index], dim=2)
+        l_if = prototype_contrast(flat, own, unit, others, n.temperature)
+        losses = {
+            "l_fb": mean(l_fb, self.bank.held > 0),
+            "l_if": mean(l_if, present.sum() > 1),
+        }
+        if n.weight.l_pix:
+            losses["l_pix"] = self._sides(flat.view_as(z), found, everywhere, labels, unit, draws)
+        return losses
+
+    def _prototypes(self, found: Seeds, pixels: Tensor) -> Tensor:
+        """P (K, D): of this batch, or a running mean over the batches that show a class."""
+        n = self.numbers
+        now = reading.prototypes(found, pixels, max(1, pixels.shape[1] // n.prototype_part))
+        if not (n.momentum or n.calibrate):
+            return now
+        known, seen = (p.square().sum(1, keepdim=True) > 0 for p in (self.prototypes, now))
+        kept = torch.where(known, n.momentum * self.prototypes + (1 - n.momentum) * now, now)
+        self.prototypes.copy_(torch.where(seen, kept, self.prototypes))
+        return self.prototypes.clone()
+
+    def _sides(
+        self,
+        z: Tensor,
+        found: Seeds,
+        everywhere: Seeds,
+        labels: Tensor,
+        unit: Tensor,
+        draws: "Draws",
+    ) -> Tensor:
+        """L_pix: the mean over sure foreground plus that over sure background, z of length 1."""
+        n = self.numbers
+        regions = F.normalize(self.bank.draw(draws.uniform(n.negatives))[0], dim=1)
+        loss = pixel_contrast(z, found.label, labels, unit, regions, n.nrois, n.temperature)
+        total = 0 * z.sum()
+        for side, whole in (
+            (found.label > 0, everywhere.label > 0),
+            (found.label == 0, everywhere.label == 0),
+        ):
+            total = total + (loss * side).sum() / whole.sum().clamp(min=1)
+        return total * processes() * (self.bank.held > 0)
+
+    def _segmentation(self, back: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """L_seg: φ_seg is to tell where the CAMs of the image add up to next to nothing."""
+        logits = self.phi_seg(back.transpose(1, 2)[..., None]).flatten(1)
+        maps = scores.detach().float()[:, 1:].flatten(2).relu() * labels[:, :, None]
+        share = maps / (maps.amax(2, keepdim=True) + reading.TINY)
+        target = share.sum(1) < self.numbers.background_below
+        return F.binary_cross_entropy_with_logits(logits, target.float())
+
+    def calibrated(self, maps: Tensor, features: Tensor) -> Tensor:
+        """Maps (B, K, h, w) times the chance that a pixel is its class's and no NROI's."""
+        if not self.numbers.calibrate:
+            return maps
+        z = F.normalize(self.project(features)[0].relu(), dim=2)
+        unit = F.normalize(self.prototypes, dim=1)
+        regions = F.normalize(self.bank.some(REFERENCE), dim=1)
+        n = self.numbers
+        margin = pixel_margin(z, unit, regions, n.nrois, n.temperature)
+        return maps * margin.sigmoid().mT.view_as(maps)
+
+    @torch.no_grad()
+    def _watched(
+        self,
+        u: Tensor,
+        label: Tensor,
+        size: torch.Size,
+        regions: Tensor,
+        count: Tensor,
+        batch: dict,
+    ) -> Losses:
+        """Whether the background collapses: its norm, how far NROIs spread, where they lie."""
+        counted = count.sum().clamp(min=1)
+        middle = (regions * count[:, :, None]).sum(1) / count.sum(1).clamp(min=1)[:, None]
+        apart = ((regions - middle[:, None]).norm(dim=2) * count).sum() / counted
+        norm = (regions.norm(dim=2) * count).sum() / counted
+        watched = {
+            "background_norm": u.norm(dim=2).mean(),
+            "nroi_spread": apart / norm.clamp(min=reading.TINY),
+        }
+        if "companions" in batch:
+            ground = (batch["companions"] > 0).float()[:, None]
+            ground = F.adaptive_avg_pool2d(ground, size).flatten(1)  # (B, N), share of a position
+            number = torch.arange(regions.shape[1], device=u.device)
+            own = (assign(u, regions)[:, :, None] == number) & (label == 0)[:, :, None]
+            most = (own * ground[:, :, None]).sum(1) > own.sum(1) / 2
+            watched["nroi_companions"] = (most * count).sum() / counted
+        return watched
+
+
+def _projection(inputs: int, outputs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    nn.init.xavier_uniform_(conv.weight)
+    return conv
+
+
+class Draws:
+    """Uniform numbers of one step, the same in every process."""
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        # A CPU's generator takes no more than 32 bits.
+        self.generator = torch.Generator(device)
+        self.generator.manual_seed((seed * 1_000_003 + step) % (1 << 32))
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+
+    def own(self, images: int, *shape: int) -> Tensor:
+        """Numbers for the images of this process, out of those for the images of all."""
+        return here(self.uniform(processes() * images, *shape), images)
+
+
+def processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gathered(part: Tensor) -> Tensor:
+    """The rows of all processes, in their order; no gradient."""
+    if processes() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(processes())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
+def here(rows: Tensor, images: int) -> Tensor:
+    """The rows of this process among those of all."""
+    if processes() == 1:
+        return rows
+    return rows[dist.get_rank() * images :][:images]
+
+
+def capped(query: Tensor, label: Tensor, classes: int, cap: int, uniform: Tensor) -> Tensor:
+    """At most `cap` queries of each class, those with the least draws; arguments (B, N)."""
+    order = uniform.flatten().argsort()
+    own = (label * query).flatten()[order]
+    each = own[:, None] == torch.arange(1, classes + 1, device=own.device)
+    kept = (each & (each.cumsum(0) <= cap)).any(1)
+    return torch.zeros_like(kept).index_put((order,), kept).view_as(query)

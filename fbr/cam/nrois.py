@@ -1,0 +1,96 @@
+"""Negative regions of interest: what the background of each image is made of, by k-means."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Start = Literal["k-means++", "random"]
+
+
+def nrois(
+    points: Tensor, inside: Tensor, draws: Tensor, start: Start, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Centroids (B, K, D) of each image's points inside, and which of them count (B, K) bool.
+
+    points (B, N, D); inside (B, N) bool; draws (B, K) uniform in [0, 1), what the start is drawn
+    with. An image with K points inside or fewer has these points themselves. No gradient.
+    """
+    points, weight = points.detach(), inside.to(points.dtype)
+    regions, count = draws.shape[1], inside.sum(1, keepdim=True)
+    few = count <= regions
+    begin = {"k-means++": _plus_plus, "random": _random}[start]
+    centres = _take(points, begin(points, weight, draws))
+    for _ in range(iterations):
+        centres = _lloyd(points, weight, centres)
+    # Where the points are few, they come first in an order that is stable.
+    first = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :regions]
+    if first.shape[1] < regions:  # an image smaller than K
+        first = torch.cat([first, first[:, :1].expand(-1, regions - first.shape[1])], 1)
+    centres = torch.where(few[:, :, None], _take(points, first), centres)
+    counts = torch.arange(regions, device=points.device) < count.clamp(max=regions)
+    return centres, counts
+
+
+def _take(points: Tensor, index: Tensor) -> Tensor:
+    """points (B, N, D), index (B, k) → (B, k, D)."""
+    return points.gather(1, index[:, :, None].expand(-1, -1, points.shape[2]))
+
+
+def _random(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
+    """One point inside of each K-th of them, in the order of the rows: (B, K) indices."""
+    regions = draws.shape[1]
+    part = torch.arange(regions, device=draws.device)
+    return _by_weight(weight, (part + draws.double()) / regions)
+
+
+def _by_weight(weight: Tensor, draws: Tensor) -> Tensor:
+    """Index of a point with chance in proportion to its weight: (B, N), (B, k) → (B, k)."""
+    ladder = weight.double().cumsum(1)
+    index = torch.searchsorted(ladder, draws.double() * ladder[:, -1:], right=True)
+    return index.clamp(max=weight.shape[1] - 1)
+
+
+def _plus_plus(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
+    """Greedy k-means++, as in scikit-learn: indices (B, K) of the points to start from.
+
+    Some points are drawn with chance in proportion to their squared distance from those before;
+    the one that leaves the smallest sum of distances is taken. One draw serves all of them, an
+    equal share of the chance apart.
+    """
+    trials = 2 + int(math.log(draws.shape[1]))
+    strata = torch.arange(trials, device=draws.device)
+    chosen = [_by_weight(weight, draws[:, :1])]
+    nearest = _apart(points, chosen[0])
+    for k in range(1, draws.shape[1]):
+        chance = nearest.squeeze(1) * weight
+        # All points alike: any will do.
+        chance = torch.where(chance.sum(1, keepdim=True) > 0, chance, weight)
+        tried = _by_weight(chance, (strata + draws[:, k : k + 1].double()) / trials)
+        left = _apart(points, tried).minimum(nearest)
+        best = (left @ weight[:, :, None]).argmin(1)
+        chosen.append(tried.gather(1, best))
+        nearest = left.gather(1, best[:, :, None].expand(-1, -1, left.shape[2]))
+    return torch.cat(chosen, 1)
+
+
+def _apart(points: Tensor, index: Tensor) -> Tensor:
+    """Squared distances from the points at index (B, k) to all: (B, k, N)."""
+    there, square = _take(points, index), points.square().sum(2)
+    apart = square[:, None] - 2 * there @ points.mT + square.gather(1, index)[:, :, None]
+    return apart.clamp(min=0)
+
+
+def assign(points: Tensor, centres: Tensor) -> Tensor:
+    """Number of the nearest centre of each point: (B, N, D), (B, K, D) → (B, N)."""
+    # |p - c|² without |p|², which is the same for all centres.
+    return (centres.square().sum(2)[:, None] - 2 * points @ centres.mT).argmin(2)
+
+
+def _lloyd(points: Tensor, weight: Tensor, centres: Tensor) -> Tensor:
+    """Move each centre to the mean of its points; one that has lost all of them stays."""
+    regions = torch.arange(centres.shape[1], device=points.device)
+    own = (assign(points, centres)[:, :, None] == regions) * weight[:, :, None]  # (B, N, K)
+    held = own.sum(1)[:, :, None]
+    return torch.where(held > 0, own.mT @ points / held.clamp(min=1), centres)
