@@ -21,6 +21,7 @@ from fbr.cam.seeds import Seeds
 from fbr.losses.contrast import (
     across_keys,
     class_mean,
+    mean_cosine,
     pixel_contrast,
     pixel_margin,
     prototype_contrast,
@@ -42,7 +43,7 @@ class Background(nn.Module):
         self.numbers = numbers
         self.phi_fg = _projection(channels, numbers.width)
         self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
-        self.phi_seg = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), _projection(numbers.width, 1))
+        self.phi_seg, self.dropout = _projection(numbers.width, 1), HalfDropped()
         self.bank = Bank(numbers.bank, numbers.width, classes, getattr(torch, numbers.bank_dtype))
         self.register_buffer("prototypes", torch.zeros(classes, numbers.width))
         self._rest()
@@ -64,26 +65,26 @@ class Background(nn.Module):
         features (B, L, h, w); scores (B, 1+K, h, w); batch: image (B, 3, H, W), label (B, K), the
         numbers step and seed and, to be watched only, companions (B, H, W) where the data has them.
         """
-        front, back = self.project(features)
+        z, u = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
             found = self._read(scores, batch)
             draws = Draws(batch["seed"], batch["step"], features.device)
-            regions, count = self._remember(back.relu(), found.label, batch["label"], draws)
-            losses = self._contrasts(front.relu(), found, batch["label"], draws)
-            losses["l_seg"] = self._segmentation(back, scores, batch["label"])
+            regions, count = self._remember(u, found.label, batch["label"], draws)
+            losses = self._contrasts(z, found, batch["label"], draws)
+            losses["l_seg"] = self._segmentation(u, scores, batch["label"])
             if self.phi_bg is not None:
-                losses["l_sim"] = F.cosine_similarity(front.relu(), back.relu(), dim=2).mean()
+                losses["l_sim"] = mean_cosine(z, u)
             weighted = {
                 name: value * (getattr(self.numbers.weight, name) * self._begun(name, batch))
                 for name, value in losses.items()
             }
             size = features.shape[2:]
-            return weighted | self._watched(back.relu(), found.label, size, regions, count, batch)
+            return weighted | self._watched(u, found.label, size, regions, count, batch)
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Z_fg and Z_bg before their ReLU, float32 (B, N, D) each, read in one pass."""
+        """Z_fg and Z_bg after their ReLU, float32 (B, N, D) each; features are read once."""
         parts = [self.phi_fg] if self.phi_bg is None else [self.phi_fg, self.phi_bg]
-        both = F.conv2d(features, torch.cat([part.weight for part in parts])).float()
+        both = F.conv2d(features, torch.cat([part.weight for part in parts])).relu().float()
         z = both.permute(0, 2, 3, 1).flatten(1, 2).split(self.numbers.width, 2)
         return z[0], z[-1]
 
@@ -124,7 +125,7 @@ class Background(nn.Module):
         counts = (label * query.flatten()).bincount(minlength=classes + 1)[1:]
         own = (found.label * here(query, len(z))).flatten()
         anchors = z.detach() if n.mode == "released" else z
-        flat = F.normalize(anchors.reshape(-1, width), dim=1)
+        flat = anchors.reshape(-1, width)
         unit = F.normalize(centres, dim=1)
 
         def mean(values: Tensor, worth: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class Background(nn.Module):
         rows = self.bank.draw(draws.uniform(classes, n.negatives))[0]
         regions = F.normalize(rows, dim=2)
         if n.mode == "released":
-            l_fb = across_keys(anchors.reshape(-1, width), own, centres, rows, n.temperature)
+            l_fb = across_keys(flat, own, centres, rows, n.temperature)
         else:
             l_fb = prototype_contrast(flat, own, unit, regions, n.temperature)
         pi = reading.graph(unit, present, n.temperature)
@@ -147,7 +148,9 @@ class Background(nn.Module):
             "l_if": mean(l_if, present.sum() > 1),
         }
         if n.weight.l_pix:
-            losses["l_pix"] = self._sides(flat.view_as(z), found, everywhere, labels, unit, draws)
+            losses["l_pix"] = self._sides(
+                F.normalize(z, dim=2), found, everywhere, labels, unit, draws
+            )
         return losses
 
     def _prototypes(self, found: Seeds, pixels: Tensor) -> Tensor:
@@ -182,9 +185,9 @@ class Background(nn.Module):
             total = total + (loss * side).sum() / whole.sum().clamp(min=1)
         return total * processes() * (self.bank.held > 0)
 
-    def _segmentation(self, back: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    def _segmentation(self, u: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         """L_seg: φ_seg is to tell where the CAMs of the image add up to next to nothing."""
-        logits = self.phi_seg(back.transpose(1, 2)[..., None]).flatten(1)
+        logits = self.dropout(u) @ self.phi_seg.weight.flatten()
         maps = scores.detach().float()[:, 1:].flatten(2).relu() * labels[:, :, None]
         share = maps / (maps.amax(2, keepdim=True) + reading.TINY)
         target = share.sum(1) < self.numbers.background_below
@@ -194,7 +197,7 @@ class Background(nn.Module):
         """Maps (B, K, h, w) times the chance that a pixel is its class's and no NROI's."""
         if not self.numbers.calibrate:
             return maps
-        z = F.normalize(self.project(features)[0].relu(), dim=2)
+        z = F.normalize(self.project(features)[0], dim=2)
         unit = F.normalize(self.prototypes, dim=1)
         regions = F.normalize(self.bank.some(REFERENCE), dim=1)
         n = self.numbers
@@ -234,6 +237,19 @@ def _projection(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
     nn.init.xavier_uniform_(conv.weight)
     return conv
+
+
+class HalfDropped(nn.Module):
+    """Dropout with p = 0.5 from single bits: a random number for each value takes far longer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        count = x.numel()
+        eights = torch.randint(256, (count // 8 + 1, 1), dtype=torch.uint8, device=x.device)
+        bits = eights & (1 << torch.arange(8, device=x.device)).to(torch.uint8)
+        kept = (bits != 0).flatten()[:count].view_as(x)
+        return 2 * x * kept
 
 
 class Draws:

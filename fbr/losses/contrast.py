@@ -19,11 +19,11 @@ def prototype_contrast(
 ) -> Tensor:
     """-log of the prototype's share among it and the negatives, per row (n,); 0 where label is 0.
 
-    queries (n, D); labels (n,) in 0…K; prototypes (K, D); negatives (K, M, D), one set a class. All
-    of length 1, so that a product is a cosine.
+    queries (n, D) of any length; labels (n,) in 0…K; prototypes (K, D) and negatives (K, M, D), one
+    set a class, of length 1.
     """
     rows, classes, filled = by_class(labels, len(prototypes))
-    grouped = queries[rows].view(len(classes), BLOCK, -1)
+    grouped = F.normalize(queries[rows], dim=1).view(len(classes), BLOCK, -1)
     toward = (grouped * prototypes[classes, None]).sum(2)
     away = grouped @ negatives[classes].mT
     # -log(e^p / (e^p + Σ e^n)), written so that nothing overflows.
@@ -108,3 +108,9 @@ def pixel_margin(
     away = (pixels @ regions.mT / temperature).logsumexp(2, keepdim=True)
     away = away - math.log(len(regions) / nrois)
     return pixels @ prototypes.mT / temperature - away
+
+
+def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over all rows of the cosine of a and b (…, D), 0 for a row of zeros; a scalar."""
+    lengths = a.norm(dim=-1) * b.norm(dim=-1)
+    return ((a * b).sum(-1) / lengths.clamp(min=1e-8)).mean()
