@@ -244,6 +244,7 @@ class FollowColours(Strict):
     steps: Count
     dilations: Counts
     contrast: Positive  # in standard deviations of a pixel's colour differences
+    finer: Count = 1  # on a grid so many times as fine as the map's
 
 
 class Sure(Strict):
@@ -280,7 +281,12 @@ class Fbr(Strict):
     sure: Sure | None = None
     one_space: bool = False  # a single projection, in which NROIs and pixels can be compared
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the prototypes
-    calibrate: bool = False  # maps count by how much nearer to prototype than to NROIs a pixel is
+    # Maps of inference: the method's own, or the chance of a pixel to be its class's and no NROI's,
+    # or their product.
+    maps: Literal["cam", "chance", "product"] = "cam"
+    relabel_from: Annotated[int, Field(ge=0)] | None = (
+        None  # step from which seeds are that product
+    )
 
     @model_validator(mode="after")
     def _two_projections(self) -> "Fbr":
@@ -297,12 +303,14 @@ class CamTrain(Training):
 
 class CamInfer(Strict):
     split: Name
+    also: Name | None = None  # a second split to have maps of
     scales: Scales
     flip: bool
 
 
 class CamEval(Strict):
     split: Name
+    also: Name | None = None  # a second split to report on, where nothing was chosen
     threshold: Share  # the background score; the sweep beside it is called `oracle`
 
 

@@ -67,7 +67,7 @@ class Background(nn.Module):
         """
         z, u = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
-            found = self._read(scores, batch)
+            found = self._read(scores, z.detach(), batch)
             draws = Draws(batch["seed"], batch["step"], features.device)
             regions, count = self._remember(u, found.label, batch["label"], draws)
             losses = self._contrasts(z, found, batch["label"], draws)
@@ -92,11 +92,14 @@ class Background(nn.Module):
         return batch["step"] >= getattr(self.numbers.from_step, name)
 
     @torch.no_grad()
-    def _read(self, scores: Tensor, batch: dict) -> Seeds:
-        scores = scores.float()
+    def _read(self, scores: Tensor, z: Tensor, batch: dict) -> Seeds:
+        scores, start = scores.float(), self.numbers.relabel_from
+        if start is not None and batch["step"] >= start:
+            chance = self._chance(z).view_as(scores[:, 1:])
+            scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
         if (how := self.numbers.follow_colours) is not None:
             maps = scores.relu() if self.numbers.scores == "cam" else scores
-            scores = follow_colours(maps, batch["image"], how.steps, how.dilations, how.contrast)
+            scores = follow_colours(maps, batch["image"], **how.model_dump())
         return reading.seeds(scores.flatten(2), batch["label"], self.numbers)
 
     @torch.no_grad()
@@ -157,7 +160,7 @@ class Background(nn.Module):
         """P (K, D): of this batch, or a running mean over the batches that show a class."""
         n = self.numbers
         now = reading.prototypes(found, pixels, max(1, pixels.shape[1] // n.prototype_part))
-        if not (n.momentum or n.calibrate):
+        if not (n.momentum or n.maps != "cam"):
             return now
         known, seen = (p.square().sum(1, keepdim=True) > 0 for p in (self.prototypes, now))
         kept = torch.where(known, n.momentum * self.prototypes + (1 - n.momentum) * now, now)
@@ -193,16 +196,20 @@ class Background(nn.Module):
         target = share.sum(1) < self.numbers.background_below
         return F.binary_cross_entropy_with_logits(logits, target.float())
 
-    def calibrated(self, maps: Tensor, features: Tensor) -> Tensor:
-        """Maps (B, K, h, w) times the chance that a pixel is its class's and no NROI's."""
-        if not self.numbers.calibrate:
+    def reread(self, maps: Tensor, features: Tensor) -> Tensor:
+        """The maps of inference (B, K, h, w), from the method's own and the features below."""
+        if self.numbers.maps == "cam":
             return maps
-        z = F.normalize(self.project(features)[0], dim=2)
+        chance = self._chance(self.project(features)[0]).view_as(maps)
+        return chance if self.numbers.maps == "chance" else maps * chance
+
+    def _chance(self, z: Tensor) -> Tensor:
+        """(B, N, D) → (B, K, N), how surely a pixel is its class's and no NROI's."""
+        n = self.numbers
         unit = F.normalize(self.prototypes, dim=1)
         regions = F.normalize(self.bank.some(REFERENCE), dim=1)
-        n = self.numbers
-        margin = pixel_margin(z, unit, regions, n.nrois, n.temperature)
-        return maps * margin.sigmoid().mT.view_as(maps)
+        margin = pixel_margin(F.normalize(z, dim=2), unit, regions, n.nrois, n.temperature)
+        return margin.sigmoid().mT
 
     @torch.no_grad()
     def _watched(

@@ -43,7 +43,7 @@ class Method(nn.Module):
     def maps(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → foreground maps (B, K, h, w), not negative, not normalised."""
         maps, features = self.activate(images)
-        return maps if self.background is None else self.background.calibrated(maps, features)
+        return maps if self.background is None else self.background.reread(maps, features)
 
     def carry(self, background: Background) -> "Method":
         self.background = background

@@ -12,20 +12,24 @@ TINY = 1e-4
 
 
 def follow_colours(
-    maps: Tensor, images: Tensor, steps: int, dilations: list[int], contrast: float
+    maps: Tensor, images: Tensor, steps: int, dilations: list[int], contrast: float, finer: int = 1
 ) -> Tensor:
     """maps (B, C, h, w), images (B, 3, H, W) of any scale → maps (B, C, h, w).
 
     A step makes each pixel the mean over its 3×3 neighbours at each dilation, itself among them,
-    weighted by exp(-|colour difference| / (contrast · deviation of these differences)).
+    weighted by exp(-|colour difference| / (contrast · deviation of these differences)). It runs on
+    a grid `finer` times as fine, and the result is averaged back.
     """
+    coarse = maps.shape[2:]
+    if finer > 1:
+        maps = F.interpolate(maps, scale_factor=finer, mode="bilinear", align_corners=False)
     colours = F.adaptive_avg_pool2d(images.to(maps.dtype), maps.shape[2:])
     apart = (_around(colours, dilations) - colours[:, :, None]).abs().sum(1)
     deviation = apart.std(1, keepdim=True) + TINY
     weights = (-apart / (contrast * deviation)).softmax(1)[:, None]
     for _ in range(steps):
         maps = (_around(maps, dilations) * weights).sum(2)
-    return maps
+    return F.adaptive_avg_pool2d(maps, coarse)
 
 
 def _around(maps: Tensor, dilations: list[int]) -> Tensor:

@@ -20,20 +20,7 @@ def run(job: Job) -> None:
     numbers = job.numbers
     folder = job.path("cam_infer", "cams")
     entries = job.data.split(numbers.split)
-    curve = ThresholdCurve(len(job.data.classes), np.union1d(THRESHOLDS, [numbers.threshold]))
-    spill = Spill()
-
-    def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
-        found = maps.read(folder / f"{entry.id}.npz")
-        known = job.data.has("companions", entry)
-        return found, job.data.mask(entry), job.data.companions(entry) if known else None
-
-    for entry, (found, target, companions) in counted(
-        read_ahead(entries, read), "cam_eval", len(entries)
-    ):
-        cam = found.full()
-        curve.update(cam, found.keys, target, entry.id)
-        spill.update(cam, target, companions, entry.id)
+    curve, spill = measured(job, entries)
     fixed = curve.confusion(numbers.threshold)
     oracle_threshold, oracle = curve.best()
     infer = job.params.of("cam_infer", job.axes)
@@ -56,6 +43,10 @@ def run(job: Job) -> None:
         "flip": infer.flip,
         "crf": False,
     }
+    if numbers.also is not None:
+        other, _ = measured(job, job.data.split(numbers.also))
+        metrics[f"miou_{numbers.also}"] = other.confusion(numbers.threshold).miou()
+        metrics[f"miou_oracle_{numbers.also}"] = other.best()[1]
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
 
@@ -65,3 +56,23 @@ def run(job: Job) -> None:
         return mask_tiles(job, entry, mask, f"CAM > {numbers.threshold:g}")
 
     track_overlays(job, entries, tiles)
+
+
+def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill]:
+    """Score the maps of these images."""
+    folder = job.path("cam_infer", "cams")
+    thresholds = np.union1d(THRESHOLDS, [job.numbers.threshold])
+    curve, spill = ThresholdCurve(len(job.data.classes), thresholds), Spill()
+
+    def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
+        found = maps.read(folder / f"{entry.id}.npz")
+        known = job.data.has("companions", entry)
+        return found, job.data.mask(entry), job.data.companions(entry) if known else None
+
+    for entry, (found, target, companions) in counted(
+        read_ahead(entries, read), "cam_eval", len(entries)
+    ):
+        cam = found.full()
+        curve.update(cam, found.keys, target, entry.id)
+        spill.update(cam, target, companions, entry.id)
+    return curve, spill

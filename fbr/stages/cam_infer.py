@@ -26,6 +26,8 @@ def run(job: Job) -> None:
     network, described = networks.load(model, here)
     folder = PartialFolder(job.out("cams"), job.key(model, job.path("prepare", "index")))
     entries = job.data.split(numbers.split)
+    if numbers.also is not None:
+        entries += [e for e in job.data.split(numbers.also) if numbers.split not in e.splits]
     todo = [e for e in entries if not folder.has(f"{e.id}.npz")]
     log.info("cam_infer: %d of %d images to do", len(todo), len(entries))
     for entry, image in counted(read_ahead(todo, job.data.image), "cam_infer", len(todo)):

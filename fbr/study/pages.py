@@ -82,14 +82,19 @@ def shown(table: plan.Table, scores: Scores) -> Table:
     runs = [run for seeds in scores.values() for run in seeds.values()]
     always = ("miou", "miou_oracle")
     shares = {k: name for k, name in SHARES.items() if k in always or any(k in r for r in runs)}
+    others = sorted({split for run in runs for split in _others(run)})
+    shares |= {f"miou_{split}": f"mIoU, {split}" for split in others}
     columns = [table.swept or "row", "seeds", *shares.values()]
-    columns += [f"mIoU − {table.baseline.label}"] if table.baseline else []
+    gains = {"miou": "mIoU", **{f"miou_{split}": split for split in others}}
+    if table.baseline:
+        columns += [f"{name} − {table.baseline.label}" for name in gains.values()]
     lines = []
     for row in table.rows:
         seeds = scores[row.name]
         cells: list[Cell] = [row.label, len(seeds) or "not run"]
         cells += [_percent(seeds, key) for key in shares]
-        cells += [_gain(seeds, scores[table.baseline.name])] if table.baseline else []
+        if table.baseline:
+            cells += [_gain(seeds, scores[table.baseline.name], key) for key in gains]
         lines.append((*cells, _spread((run["seconds"] for run in seeds.values()), 0)))
     return Table((*columns, "training, s"), tuple(lines), _caption(table, runs))
 
@@ -107,11 +112,24 @@ def _spread(values: Iterable[float | None], digits: int = 1) -> Number | None:
     return Number(fmean(known), stdev(known) if len(known) > 1 else None, digits)
 
 
-def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping]) -> str | None:
+def _others(run: Mapping[str, Any]) -> list[str]:
+    """Names of further splits that a run was scored on."""
+    return [
+        key.removeprefix("miou_") for key in run if key.startswith("miou_") and "oracle" not in key
+    ]
+
+
+def _further(scores: Mapping[str, Scores]) -> list[str]:
+    """Keys of the scores on further splits."""
+    runs = [run for table in scores.values() for row in table.values() for run in row.values()]
+    return sorted({f"miou_{split}" for run in runs for split in _others(run)})
+
+
+def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping], key: str) -> str | None:
     if ours is theirs:
         return None
-    both = [seed for seed in ours if seed in theirs]
-    gain = paired(*([100 * scores[seed]["miou"] for seed in both] for scores in (ours, theirs)))
+    both = [s for s in ours if s in theirs and key in ours[s] and key in theirs[s]]
+    gain = paired(*([100 * scores[seed][key] for seed in both] for scores in (ours, theirs)))
     if gain is None:
         return None
     interval = f" [{gain.low:+.1f}, {gain.high:+.1f}]" if gain.pairs > 1 else ""
@@ -144,7 +162,7 @@ def singles(tables: Iterable[plan.Table], scores: Mapping[str, Scores]) -> list[
     """Every finished run, unrounded; `variant` names the folder of its results."""
     return [
         {"table": table.name, "row": row.name, "variant": row.variant, "seed": seed}
-        | {key: run.get(key) for key in (*SHARES, "seconds")}
+        | {key: run.get(key) for key in (*SHARES, *_further(scores), "seconds")}
         for table in tables
         for row in table.rows
         for seed, run in scores[table.name][row.name].items()
