@@ -24,7 +24,10 @@ def nrois(
     begin = {"k-means++": _plus_plus, "random": _random}[start]
     centres = _take(points, begin(points, weight, draws))
     for _ in range(iterations):
-        centres = _lloyd(points, weight, centres)
+        before, centres = centres, _lloyd(points, weight, centres)
+        # What rests stays at rest; a GPU is not asked, it would have to be waited for.
+        if not points.is_cuda and torch.equal(before, centres):
+            break
     # Where the points are few, they come first in an order that is stable.
     first = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :regions]
     if first.shape[1] < regions:  # an image smaller than K
@@ -62,7 +65,7 @@ def _plus_plus(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
     """
     trials = 2 + int(math.log(draws.shape[1]))
     strata = torch.arange(trials, device=draws.device)
-    square = points.square().sum(2)
+    square = points.norm(dim=2).square()
     chosen = [_by_weight(weight, draws[:, :1])]
     nearest = _apart(points, square, chosen[0])
     for k in range(1, draws.shape[1]):

@@ -20,15 +20,16 @@ def prototype_contrast(
     """-log of the prototype's share among it and the negatives, per row (n,); 0 where label is 0.
 
     queries (n, D) of any length; labels (n,) in 0…K; prototypes (K, D) and negatives (K, M, D), one
-    set a class, of length 1.
+    set a class, of length 1. Several kinds of negatives (…, K, M, D) give as many losses (…, n) and
+    look at the queries once.
     """
     rows, classes, filled = by_class(labels, len(prototypes))
-    grouped = F.normalize(queries[rows], dim=1).view(len(classes), BLOCK, -1)
-    toward = (grouped * prototypes[classes, None]).sum(2)
-    away = grouped @ negatives[classes].mT
-    # -log(e^p / (e^p + Σ e^n)), written so that nothing overflows.
-    loss = F.softplus((away / temperature).logsumexp(2) - toward / temperature)
-    return queries.new_zeros(len(labels)).index_add(0, rows, loss.flatten() * filled)
+    grouped = F.normalize(queries.index_select(0, rows), dim=1) / temperature
+    own = prototypes[:, None].expand(*negatives.shape[:-2], 1, -1)
+    keys = torch.cat([own, negatives], -2).index_select(-3, classes)
+    logits = grouped.view(len(classes), BLOCK, -1) @ keys.mT
+    loss = -logits.log_softmax(-1)[..., 0].flatten(-2) * filled
+    return loss.new_zeros(*loss.shape[:-1], len(labels)).index_add(-1, rows, loss)
 
 
 def by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
