@@ -179,6 +179,23 @@ def similarity(front, back):
     return sum(cosines) / len(cosines)
 
 
+def margin(pixel, prototype, regions, nrois, temperature):
+    """Log odds of a prototype against `nrois` NROIs as near as the regions are on average."""
+    near = [torch.exp(cosine(pixel, region) / temperature) for region in regions]
+    return cosine(pixel, prototype) / temperature - torch.log(nrois * sum(near) / len(near))
+
+
+def sides(pixel, seed, label, prototypes, regions, nrois, temperature):
+    """-log chance of a pixel's seed among the image's classes and the background; -1 costs 0."""
+    odds = [
+        torch.exp(margin(pixel, p, regions, nrois, temperature)) * y
+        for p, y in zip(prototypes, label, strict=True)
+    ]
+    if seed < 0:
+        return 0 * pixel.sum()
+    return -torch.log((odds[seed - 1] if seed else 1) / (1 + sum(odds)))
+
+
 # Clusters and the bank
 
 

@@ -1,12 +1,23 @@
 """The contrast losses against one query and one key at a time; what sharing negatives changes."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fbr.cam.bank import Bank
 from fbr.cam.seeds import draw_pixels
-from fbr.losses.contrast import BLOCK, across_keys, by_class, class_mean, prototype_contrast
+from fbr.losses.contrast import (
+    BLOCK,
+    across_keys,
+    by_class,
+    class_mean,
+    mean_cosine,
+    pixel_contrast,
+    pixel_margin,
+    prototype_contrast,
+)
 from tests.reference import fbr as twin
 
 TAU = 0.5
@@ -189,3 +200,55 @@ def test_sharing_negatives_keeps_the_expectation(kind):
     assert apart(shared, own) < 4
     assert apart(shared, half) > 20
     assert shared.std() < 3 * own.std()
+
+
+# Both ways
+
+
+def both_ways(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels, prototypes, regions = (
+        torch.randn(*shape, 4, generator=generator) for shape in ((2, 9), (3,), (5,))
+    )
+    labels = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    seeds = torch.tensor([[0, 1, 3, -1, 0, 3, 1, 1, -1], [2, 2, 0, 0, -1, -1, 2, 0, 0]])
+    return pixels, seeds, labels, prototypes, regions
+
+
+def test_sure_pixels_are_contrasted_with_classes_and_background():
+    pixels, seeds, labels, prototypes, regions = both_ways()
+    leaf, exact = pixels.clone().requires_grad_(), pixels.double().requires_grad_()
+    unit = [F.normalize(x, dim=-1) for x in (leaf, prototypes, regions)]
+    found = pixel_contrast(unit[0], seeds, labels, *unit[1:], 8, TAU)
+    expected = torch.stack(
+        [
+            twin.sides(z, s, y, prototypes.double(), regions.double(), 8, TAU)
+            for image, row, y in zip(exact, seeds.tolist(), labels, strict=True)
+            for z, s in zip(image, row, strict=True)
+        ]
+    ).view_as(found)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    found.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, atol=1e-5, rtol=1e-5)
+    assert not leaf.grad[seeds < 0].any()
+
+
+def test_a_pixel_on_a_prototype_is_nearer_to_it_than_to_other_ground():
+    prototypes, regions = torch.eye(4)[:2], torch.eye(4)[2:]
+    margin = pixel_margin(torch.eye(4)[None], prototypes, regions, 2, 0.1)[0]
+    assert margin[0, 0] > 5
+    assert margin[2, 0] < -5
+    assert margin[0, 1] == pytest.approx(-math.log(2))  # as far from it as from both regions
+
+
+def test_mean_cosine_of_rows_with_zeros_is_finite_and_right():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 5, 4, generator=generator)
+    a[0, 0] = 0
+    leaf = a.clone().requires_grad_()
+    found = mean_cosine(leaf, b)
+    expected = twin.similarity(a.double(), b.double())
+    torch.testing.assert_close(found.detach().double(), expected, atol=1e-6, rtol=1e-6)
+    found.backward()
+    assert leaf.grad.isfinite().all()
