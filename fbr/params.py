@@ -281,6 +281,9 @@ class Fbr(Strict):
     sure: Sure | None = None
     one_space: bool = False  # a single projection, in which NROIs and pixels can be compared
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the prototypes
+    hard: Share = 0.0  # share of L_fb's negatives that are the nearest of a pool to the prototype
+    foreign: bool = False  # L_fb's negatives come from images that do not show the class
+    pool: Count = 4  # drawn for each negative that hard or foreign keeps
     # Maps of inference: the method's own, or the chance of a pixel to be its class's and no NROI's,
     # or their product.
     maps: Literal["cam", "chance", "product"] = "cam"

@@ -60,26 +60,29 @@ class Background(nn.Module):
             self.phi_bg.requires_grad_(behind)
 
     def forward(self, features: Tensor, scores: Tensor, batch: dict) -> Losses:
-        """Losses by name, and what is only watched, which has no gradient.
+        """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
         features (B, L, h, w); scores (B, 1+K, h, w); batch: image (B, 3, H, W), label (B, K), the
         numbers step and seed and, to be watched only, companions (B, H, W) where the data has them.
         """
+        labels, weight = batch["label"], self.numbers.weight
         z, u = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
-            found = self._read(scores, z.detach(), batch)
+            found = self.read(scores, z.detach(), batch)
             draws = Draws(batch["seed"], batch["step"], features.device)
-            regions, count = self._remember(u, found.label, batch["label"], draws)
-            losses = self._contrasts(z, found, batch["label"], draws)
-            losses["l_seg"] = self._segmentation(u, scores, batch["label"])
-            if self.phi_bg is not None:
+            regions, count = self._remember(u, found.label, labels, draws)
+            losses = {}
+            if weight.l_fb or weight.l_if or weight.l_pix:
+                losses |= self._contrasts(z, found, labels, draws)
+            if weight.l_seg:
+                losses["l_seg"] = self._segmentation(u, scores, labels)
+            if weight.l_sim:
                 losses["l_sim"] = mean_cosine(z, u)
-            weighted = {
-                name: value * (getattr(self.numbers.weight, name) * self._begun(name, batch))
-                for name, value in losses.items()
-            }
+            for name in losses:
+                begun = batch["step"] >= getattr(self.numbers.from_step, name)
+                losses[name] = losses[name] * (getattr(weight, name) * begun)
             size = features.shape[2:]
-            return weighted | self._watched(u, found.label, size, regions, count, batch)
+            return losses | self._watched(u, found.label, size, regions, count, batch)
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Z_fg and Z_bg after their ReLU, float32 (B, N, D) each; features are read once."""
@@ -88,11 +91,9 @@ class Background(nn.Module):
         z = both.permute(0, 2, 3, 1).flatten(1, 2).split(self.numbers.width, 2)
         return z[0], z[-1]
 
-    def _begun(self, name: str, batch: dict) -> bool:
-        return batch["step"] >= getattr(self.numbers.from_step, name)
-
     @torch.no_grad()
-    def _read(self, scores: Tensor, z: Tensor, batch: dict) -> Seeds:
+    def read(self, scores: Tensor, z: Tensor, batch: dict) -> Seeds:
+        """Seeds of scores (B, 1+K, h, w); z (B, N, D) only where seeds are relabelled by it."""
         scores, start = scores.float(), self.numbers.relabel_from
         if start is not None and batch["step"] >= start:
             chance = self._chance(z).view_as(scores[:, 1:])
@@ -115,46 +116,82 @@ class Background(nn.Module):
         return regions, count
 
     def _contrasts(self, z: Tensor, found: Seeds, labels: Tensor, draws: "Draws") -> Losses:
-        """z = Z_fg (B, N, D); labels (B, K)."""
-        n = self.numbers
-        classes, width = labels.shape[1], z.shape[2]
+        """L_fb, L_if and L_pix of z = Z_fg (B, N, D); labels (B, K)."""
+        n, losses = self.numbers, {}
         pixels, everywhere = gathered(z.detach()), Seeds(*(gathered(part) for part in found))
+        centres = self._prototypes(everywhere, pixels)
+        if n.weight.l_fb or n.weight.l_if:
+            losses |= self._queries(z, found, everywhere, pixels, centres, draws)
+        if n.weight.l_pix:
+            losses["l_pix"] = self._sides(z, found, everywhere, labels, centres, draws)
+        return losses
+
+    def _queries(
+        self,
+        z: Tensor,
+        found: Seeds,
+        everywhere: Seeds,
+        pixels: Tensor,
+        centres: Tensor,
+        draws: "Draws",
+    ) -> Losses:
+        """L_fb and L_if, of the pixels that the seeds are unsure of."""
+        n, (classes, width) = self.numbers, centres.shape
         query = reading.unsure(everywhere, n.unsure_rank, n.unsure_entropy, n.blank_background)
         if n.cap:
             query = capped(query, everywhere.label, classes, n.cap, draws.uniform(*query.shape))
-        centres = self._prototypes(everywhere, pixels)
         label = everywhere.label.clamp(min=0).flatten()
         present = label.bincount(minlength=classes + 1)[1:] > 0
         counts = (label * query.flatten()).bincount(minlength=classes + 1)[1:]
         own = (found.label * here(query, len(z))).flatten()
-        anchors = z.detach() if n.mode == "released" else z
-        flat = anchors.reshape(-1, width)
-        unit = F.normalize(centres, dim=1)
+        if n.mode == "released":
+            z = z.detach()
+        flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
 
         def mean(values: Tensor, worth: Tensor) -> Tensor:
             # Gradients are averaged over processes, and this is a sum over them.
             total = class_mean(values, own, present, counts) * processes()
-            return total * worth + 0 * anchors.sum()
+            return total * worth + 0 * z.sum()
 
-        rows = self.bank.draw(draws.uniform(classes, n.negatives))[0]
-        regions = F.normalize(rows, dim=2)
-        if n.mode == "released":
-            l_fb = across_keys(flat, own, centres, rows, n.temperature)
-        else:
-            l_fb = prototype_contrast(flat, own, unit, regions, n.temperature)
-        pi = reading.graph(unit, present, n.temperature)
-        index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))
-        others = F.normalize(pixels.reshape(-1, width)[index], dim=2)
-        l_if = prototype_contrast(flat, own, unit, others, n.temperature)
-        losses = {
-            "l_fb": mean(l_fb, self.bank.held > 0),
-            "l_if": mean(l_if, present.sum() > 1),
-        }
-        if n.weight.l_pix:
-            losses["l_pix"] = self._sides(
-                F.normalize(z, dim=2), found, everywhere, labels, unit, draws
-            )
+        losses = {}
+        if n.weight.l_fb:
+            rows = self._negatives(unit, draws)
+            if n.mode == "released":
+                values = across_keys(flat, own, centres, rows, n.temperature)
+            else:
+                rows = F.normalize(rows, dim=2)
+                values = prototype_contrast(flat, own, unit, rows, n.temperature)
+            losses["l_fb"] = mean(values, self.bank.held > 0)
+        if n.weight.l_if:
+            pi = reading.graph(unit, present, n.temperature)
+            index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))
+            others = F.normalize(pixels.reshape(-1, width)[index], dim=2)
+            values = prototype_contrast(flat, own, unit, others, n.temperature)
+            losses["l_if"] = mean(values, present.sum() > 1)
         return losses
+
+    def _negatives(self, unit: Tensor, draws: "Draws") -> Tensor:
+        """M rows of the bank for each class (K, M, D); unit (K, D), prototypes of length 1.
+
+        Where some are to be hard or all from images without the class, they are picked from a pool
+        of random draws, so that the cost does not depend on the size of the bank.
+        """
+        n, classes = self.numbers, len(unit)
+        if not (n.hard or n.foreign):
+            return self.bank.draw(draws.uniform(classes, n.negatives))[0]
+        rows, labels = self.bank.draw(draws.uniform(classes, n.negatives * n.pool))
+        allowed = torch.ones_like(labels[..., 0])
+        if n.foreign:
+            shown = torch.eye(classes, dtype=torch.bool, device=unit.device)[:, None]
+            allowed = ~(labels & shown).any(2)
+        near = (F.normalize(rows, dim=2) @ unit[..., None])[..., 0]
+        hard = round(n.hard * n.negatives)
+        nearest = (near + 4 * allowed).topk(hard, dim=1).indices
+        # The others in the order of the draws; what is not allowed comes last.
+        left = allowed.float().scatter(1, nearest, -1.0)
+        rest = left.argsort(dim=1, descending=True, stable=True)[:, : n.negatives - hard]
+        index = torch.cat([nearest, rest], 1)
+        return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
 
     def _prototypes(self, found: Seeds, pixels: Tensor) -> Tensor:
         """P (K, D): of this batch, or a running mean over the batches that show a class."""
@@ -173,11 +210,12 @@ class Background(nn.Module):
         found: Seeds,
         everywhere: Seeds,
         labels: Tensor,
-        unit: Tensor,
+        centres: Tensor,
         draws: "Draws",
     ) -> Tensor:
-        """L_pix: the mean over sure foreground plus that over sure background, z of length 1."""
+        """L_pix: the mean over sure foreground plus that over sure background."""
         n = self.numbers
+        z, unit = F.normalize(z, dim=2), F.normalize(centres, dim=1)
         regions = F.normalize(self.bank.draw(draws.uniform(n.negatives))[0], dim=1)
         loss = pixel_contrast(z, found.label, labels, unit, regions, n.nrois, n.temperature)
         total = 0 * z.sum()

@@ -122,7 +122,11 @@ def test_a_value_out_of_range_is_refused(where, value, said):
         (f"{TRAIN}.optimizer", "adamv", "'adamv', expected one of sgd, adam, adamw. Did you mean"),
         (f"{TRAIN}.network.stride", 4, "4, expected one of 8, 16, 32."),
         ("data.voc.prepare.source", "vok", "'vok', expected one of toy, voc, coco. Did you mean"),
-        ("run.cam", ["plane"], "'plane', expected one of plain, plain_fbr, plain_fbr_plus. Did you mean 'plain'?"),
+        (
+            "run.cam",
+            ["plane"],
+            "'plane', expected one of plain, plain_fbr, plain_fbr_plus. Did you mean 'plain'?",
+        ),
         ("run.irn", ["crf"], "'crf', expected one of irn."),
         (f"{TRAIN}.method", "plian", "'plian', expected one of plain. Did you mean 'plain'?"),
         (f"{TRAIN}.network.name", "smal", "'smal', expected one of small, mobilenet_v2, resnet50"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fbr.cam.fbr import Background
+from fbr.cam.fbr import Background, Draws
 from fbr.cam.plain import Plain
 from fbr.errors import Refusal
 from fbr.losses.contrast import pixel_contrast
@@ -47,7 +47,7 @@ def test_seeds_are_left_out_between_the_two_thresholds():
     module = background()
     features, scores, batch = given()
     z, _ = module.project(features)
-    found = module._read(scores, z, batch)
+    found = module.read(scores, z, batch)
     best, which = found.score[:, 1:].max(1)
     assert torch.equal(found.label == 0, best < 0.3)
     assert torch.equal(found.label > 0, best > 0.6)
@@ -70,7 +70,7 @@ def test_both_ways_is_the_mean_over_sure_foreground_and_over_sure_background():
     found = module(leaf, scores, batch)["l_pix"]
     n, unit = module.numbers, F.normalize(module.prototypes, dim=1)
     z, _ = module.project(features)
-    label = module._read(scores, z, batch).label
+    label = module.read(scores, z, batch).label
     regions = F.normalize(drawn[1], dim=1)
     each = pixel_contrast(
         F.normalize(z, dim=2), label, batch["label"], unit, regions, n.nrois, n.temperature
@@ -90,7 +90,7 @@ def test_prototypes_are_running_means_over_the_batches_that_show_a_class(momentu
         features, scores, batch = given(step)
         batch["label"][:, step % CLASSES] = 0  # this one is not shown
         z, _ = module.project(features)
-        found = module._read(scores, z, batch)
+        found = module.read(scores, z, batch)
         top = max(1, z.shape[1] // module.numbers.prototype_part)
         now = twin.prototypes(found.score.numpy(), found.label.numpy(), z.detach().numpy(), top)
         for c, row in enumerate(torch.tensor(now)):
@@ -135,11 +135,11 @@ def test_seeds_are_relabelled_from_their_step_on():
     module = after(background(relabel_from=5))
     features, scores, batch = given(4)
     z, _ = module.project(features)
-    before = module._read(scores, z, batch)
-    later = module._read(scores, z, batch | {"step": 5})
+    before = module.read(scores, z, batch)
+    later = module.read(scores, z, batch | {"step": 5})
     chance = module._chance(z).view_as(scores[:, 1:])
     product = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
-    again = background()._read(product, z, batch)
+    again = background().read(product, z, batch)
     assert not torch.equal(before.score, later.score)
     assert torch.equal(later.score, again.score)
 
@@ -164,3 +164,54 @@ def test_no_sure_pixel_costs_nothing_and_stays_connected():
     assert found == 0
     found.backward()
     assert not leaf.grad.any()
+
+
+# Which NROIs a class is told apart from
+
+
+def banked(**changes) -> Background:
+    """A module whose bank holds rows of three kinds of images, each showing one class."""
+    module = background(negatives=40, pool=5, bank=60, **changes)
+    rows = torch.randn(60, module.numbers.width, generator=torch.Generator().manual_seed(0))
+    shown = F.one_hot(torch.arange(60) % CLASSES, CLASSES)
+    module.bank.push(rows, shown, torch.ones(60, dtype=torch.bool))
+    return module
+
+
+def picked(module, step=0):
+    """Indices into the bank (K, M) of what was drawn, and the prototypes."""
+    unit = F.normalize(torch.eye(CLASSES, module.numbers.width), dim=1)
+    rows = module._negatives(unit, Draws(1, step, torch.device("cpu")))
+    same = (rows[:, :, None] == module.bank.rows).all(3)
+    return same.to(torch.uint8).argmax(2), unit
+
+
+def test_foreign_negatives_come_from_images_without_the_class():
+    index, _ = picked(banked(foreign=True))
+    for c, row in enumerate(index.tolist()):
+        assert len(row) == 40
+        assert all(i % CLASSES != c for i in row)
+
+
+def test_where_every_image_shows_the_class_any_will_do():
+    module = banked(foreign=True)
+    module.bank.labels.fill_(True)
+    index, _ = picked(module)
+    assert index.shape == (CLASSES, 40)
+    assert len(index.unique()) > 20
+
+
+def test_a_share_of_negatives_are_the_nearest_of_the_pool():
+    module = banked(hard=0.25)
+    index, unit = picked(module)
+    near = F.normalize(module.bank.rows, dim=1) @ unit.mT
+    pool = module.bank.draw(Draws(1, 0, torch.device("cpu")).uniform(CLASSES, 200))[0]
+    for c in range(CLASSES):
+        best = (F.normalize(pool[c], dim=1) @ unit[c]).sort(descending=True).values[:10]
+        torch.testing.assert_close(near[index[c, :10], c].sort(descending=True).values, best)
+    # The others are draws as any: on average no nearer than the bank is.
+    others = torch.cat([picked(module, step)[0][:, 10:] for step in range(50)], 1)
+    for c in range(CLASSES):
+        counts = others[c].bincount(minlength=60)
+        assert counts.min() > 0
+        assert near[others[c], c].mean() < near[index[c, :10], c].min()
