@@ -209,9 +209,10 @@ def test_a_share_of_negatives_are_the_nearest_of_the_pool():
     for c in range(CLASSES):
         best = (F.normalize(pool[c], dim=1) @ unit[c]).sort(descending=True).values[:10]
         torch.testing.assert_close(near[index[c, :10], c].sort(descending=True).values, best)
-    # The others are draws as any: on average no nearer than the bank is.
+    # The others are draws as any, but for the few rows whose every copy was among the nearest.
     others = torch.cat([picked(module, step)[0][:, 10:] for step in range(50)], 1)
     for c in range(CLASSES):
         counts = others[c].bincount(minlength=60)
-        assert counts.min() > 0
+        assert (counts > 0).sum() >= 55
+        assert counts.max() < 3 * counts.float().mean()
         assert near[others[c], c].mean() < near[index[c, :10], c].min()
