@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
-from fbr.masks.walk import lower_affinity, random_walk
+from fbr.masks.walk import affinities, random_walk
 
 HEIGHT, WIDTH, MAPS = 47, 63, 2
 BETA, EXP_TIMES, RADIUS = 10, 8, 5
@@ -23,7 +24,9 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def dense_walk(cam: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """Square the whole transition matrix, as the published code does."""
-    below = torch.from_numpy(lower_affinity(torch.from_numpy(edge), BETA, RADIUS).toarray())
+    offsets, values = affinities(torch.from_numpy(edge), BETA, RADIUS)
+    below = sparse.dia_array((values, -offsets), shape=(edge.size,) * 2)
+    below = torch.from_numpy(below.toarray()).float()
     matrix = below + below.T + torch.eye(edge.size)
     matrix /= matrix.sum(dim=0)
     for _ in range(EXP_TIMES):
@@ -39,10 +42,10 @@ def main() -> None:
         start = time.perf_counter()
         results.append(walk(cam, edge))
         seconds.append(time.perf_counter() - start)
-    dense, sparse = seconds
+    dense, quick = seconds
     error = np.abs(results[0] - results[1]).max() / results[0].max()
     print(f"random walk, {MAPS} maps of {HEIGHT}x{WIDTH}, {torch.get_num_threads()} threads")
-    print(f"dense {dense:.2f} s  diagonals {sparse:.3f} s  ratio {dense / sparse:.0f}")
+    print(f"dense {dense:.2f} s  diagonals {quick:.3f} s  ratio {dense / quick:.0f}")
     print(f"largest difference {error:.1e} of the highest score")
 
 

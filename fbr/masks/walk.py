@@ -1,10 +1,13 @@
 """Random walk that spreads class scores up to the class boundaries (IRN, CVPR 2019)."""
 
+import math
+
 import numpy as np
 import torch
-from scipy import sparse
 
 from fbr.masks.affinity import edge_to_affinity, path_index
+
+TAIL = 1e-6  # what is left out of an expansion, relative to the scores
 
 
 def random_walk(
@@ -23,27 +26,75 @@ def random_walk(
     S^-1 A with a column of scores on its right. So a map stays inside its initial range.
     """
     edge = torch.as_tensor(edge, dtype=torch.float32)
-    below = lower_affinity(edge, beta, radius)
-    above = below.T
-    total = 1 + below.sum(axis=0, dtype=np.float64) + below.sum(axis=1, dtype=np.float64)
-    norm = (1 / total).astype(np.float32)
+    start = (cam * (1 - edge.numpy())).astype(np.float64).reshape(len(cam), edge.numel())
+    step = _Step(*affinities(edge, beta, radius), start.shape)
+    # Single precision would lose four digits to the expansion, whose terms cancel.
+    # T is similar to a symmetric matrix with eigenvalues in [-1, 1], where x^n is nearly a
+    # polynomial of a degree near √n: 78 steps do the work of 256.
+    weights = chebyshev(2**exp_times)
+    before, now = start, step(start)
+    spread = weights[0] * before + (weights[1] * now if len(weights) > 1 else 0)
+    for weight in weights[2:]:
+        after = step(now)
+        after *= 2
+        after -= before
+        before, now = now, after
+        if weight:
+            spread += weight * now
+    lowest, highest = start.min(1, keepdims=True), start.max(1, keepdims=True)
+    return spread.clip(lowest, highest).astype(np.float32).reshape(cam.shape)
 
-    spread = np.empty(cam.shape, np.float32)
-    for result, start in zip(spread, cam * (1 - edge.numpy()), strict=True):
-        # One map at a time: products with diagonals are fast for vectors and slow for matrices.
-        flow = start.ravel().astype(np.float32)
-        for _ in range(2**exp_times):
-            flow = norm * (flow + below @ flow + above @ flow)
-        result[:] = flow.reshape(result.shape)
-    return spread
+
+class _Step:
+    """A step of the walk for all maps at once, diagonal by diagonal."""
+
+    def __init__(self, offsets: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> None:
+        count = shape[1]
+        self.diagonals = [(k, v[: count - k]) for k, v in zip(offsets, values, strict=True)]
+        total = np.ones(count)
+        for k, value in self.diagonals:
+            total[k:] += value
+            total[: count - k] += value
+        self.norm = 1 / total
+        self.room = np.empty(shape)
+
+    def __call__(self, flow: np.ndarray) -> np.ndarray:
+        out, count = flow.copy(), flow.shape[1]
+        for k, value in self.diagonals:
+            room = self.room[:, : count - k]
+            out[:, k:] += np.multiply(value, flow[:, : count - k], out=room)
+            out[:, : count - k] += np.multiply(value, flow[:, k:], out=room)
+        out *= self.norm
+        return out
 
 
-def lower_affinity(edge: torch.Tensor, beta: float, radius: int) -> sparse.dia_array:
-    """Return the part below the diagonal of the (hw, hw) affinities ^ beta of an edge (h, w)."""
+def chebyshev(power: int) -> list[float]:
+    """Weights of Chebyshev's polynomials T_0, T_1, … in x^power, up to where TAIL is left."""
+    weights = [0.0] * (power + 1)
+    for k in range(power // 2 + 1):
+        weights[power - 2 * k] = math.comb(power, k) / 2 ** (power - 1)
+    if power % 2 == 0:
+        weights[0] /= 2
+    left = 0.0
+    while left + weights[-1] < TAIL:
+        left += weights.pop()
+    return weights
+
+
+def affinities(edge: torch.Tensor, beta: float, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Affinities ^ beta of an edge (h, w): offsets (m,) > 0 and values (m, hw).
+
+    values[m, j] is that of pixel j and pixel j + offsets[m], in reading order.
+    """
     affinity = edge_to_affinity(edge[None, None], radius)[0].numpy() ** beta
     steps = np.array(path_index(radius).displacements) @ (edge.shape[1], 1)
-    # In a map narrower than the neighbourhood, two displacements can share a diagonal.
-    diagonals, which = np.unique(steps, return_inverse=True)
-    values = np.zeros((len(diagonals), edge.numel()), np.float32)
-    np.add.at(values, which, affinity.reshape(len(steps), -1))
-    return sparse.dia_array((values, -diagonals), shape=(edge.numel(),) * 2)
+    affinity = affinity.reshape(len(steps), -1)
+    # In a map narrower than the neighbourhood, two displacements can share a diagonal, and one can
+    # go back in reading order: then the pair is counted from its other pixel.
+    for row in np.flatnonzero(steps < 0):
+        affinity[row] = np.roll(affinity[row], steps[row])
+    offsets, which = np.unique(abs(steps), return_inverse=True)
+    values = np.zeros((len(offsets), edge.numel()))
+    np.add.at(values, which, affinity)
+    inside = (offsets > 0) & (offsets < edge.numel())
+    return offsets[inside], values[inside]
