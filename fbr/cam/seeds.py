@@ -73,8 +73,8 @@ def unsure(found: Seeds, rank: float, quantile: float, blank_background: bool) -
     counted = (found.label > 0) & (own > FLOOR)
     classes = found.score.shape[1]
     group = torch.where(counted, found.label, classes)
-    # Each class of an image becomes a run that ascends: scores are at most 1, so halves of them keep
-    # the classes apart, and double precision keeps them exact.
+    # Each class of an image becomes a run that ascends: scores are at most 1, so halves keep
+    # to their class, and double precision keeps them exact.
     order = (group + own.double() / 2).argsort(dim=1)
     count = own.new_zeros(len(own), classes + 1, dtype=torch.int64)
     count = count.scatter_add(1, group, torch.ones_like(group))

@@ -113,5 +113,5 @@ def pixel_margin(
 
 def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Mean over all rows of the cosine of a and b (…, D), 0 for a row of zeros; a scalar."""
-    lengths = a.norm(dim=-1) * b.norm(dim=-1)
-    return ((a * b).sum(-1) / lengths.clamp(min=1e-8)).mean()
+    aa, bb, ab = (torch.linalg.vecdot(x, y) for x, y in ((a, a), (b, b), (a, b)))
+    return (ab * (aa * bb).clamp(min=1e-16).rsqrt()).mean()
