@@ -13,6 +13,7 @@ from fbr.errors import Refusal, nearest
 from fbr.workspace import PATHS, Workspace
 
 TOOLS = {
+    "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",

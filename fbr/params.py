@@ -170,10 +170,13 @@ class DataBlock(Strict):
 class Network(Strict):
     """A backbone: its name in `fbr.nets.backbones`, its output stride, where its weights start."""
 
-    name: Name
-    stride: Literal[8, 16, 32]
+    name: Annotated[str, Field(pattern=r"^(\w+|timm/[\w.-]+)$")]
+    stride: Literal[4, 8, 14, 16, 32]
     weights: str  # none, imagenet, cam (the CAM network of the same path) or a safetensors file
+    least_matched: Share = 0.9  # of the network's tensors, that such a file must hold
     freeze: Annotated[int, Field(ge=0)] = 0  # how many of the first levels do not train
+    # What batch norms keep through training; by default the statistics that came with weights.
+    keep_norm: list[Literal["statistics", "affine"]] | None = None
 
 
 class Training(Strict):
@@ -209,13 +212,15 @@ class Training(Strict):
 
 
 def _check_names(recipe: Training, stage: str, where: str) -> None:
-    found = {"network": ("network.name", recipe.network.name)}
+    network = recipe.network.name
+    found = {} if network.startswith("timm/") else {"network": ("network.name", network)}
     for key in ("method", "head", "loss"):
         if hasattr(recipe, key):
             kind = f"{stage}.head" if key == "head" else key
             found[kind] = (key, getattr(recipe, key))
     for kind, (key, name) in found.items():
-        one_of(catalogue.names(kind), name, f"params.yaml: {where}.{key}")
+        more = ["timm/<name>"] if kind == "network" else []
+        one_of([*catalogue.names(kind), *more], name, f"params.yaml: {where}.{key}")
 
 
 class FbrWeights(Strict):

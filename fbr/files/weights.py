@@ -1,5 +1,6 @@
 """Network weights as safetensors, with the description that says what they fit."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from fbr.errors import Refusal
 from fbr.files.atomic import write_bytes
+
+COUNTER = "num_batches_tracked"
 
 
 def write(path: Path, network: nn.Module) -> None:
@@ -41,3 +44,34 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], source: Path | str)
             "retrain, or name the network that these weights belong to"
         )
     network.load_state_dict(state)
+
+
+def take(
+    network: nn.Module, state: dict[str, torch.Tensor], least: float, names: Mapping[str, str]
+) -> str:
+    """Load what fits by name and shape, and say in one line what did and what did not.
+
+    names: of the network's tensors, in the file. A smaller share of them than `least` is refused,
+    and nothing loaded. Batch norm's counters, which many files lack, count nowhere.
+    """
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith(COUNTER)}
+    found = {k: state[names[k]] for k in own if names[k] in state}
+    fits = {k: v for k, v in found.items() if v.shape == own[k].shape}
+    rest = {
+        "missing": [names[k] for k in own if k not in found],
+        "of another shape": [names[k] for k in found if k not in fits],
+        "unexpected": sorted(k for k in state.keys() - names.values() if not k.endswith(COUNTER)),
+    }
+    said = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in rest.items() if keys]
+    report = ", ".join([f"{len(fits)} of {len(own)} tensors matched", *said])
+    if len(fits) < least * len(own):
+        raise Refusal(
+            f"weights: {report}; expected at least {least:.0%}: name the network that they belong "
+            "to, or lower least_matched"
+        )
+    network.load_state_dict(fits, strict=False)
+    return report
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,39 +1,60 @@
 """Backbones: photographs in, a list of feature maps out, finest first. No files, no training."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from fbr.errors import Refusal, chosen
+from fbr.files import weights as files
+from fbr.nets import resnet38
+
+log = logging.getLogger("fbr")
 
 Weights = str | dict[str, Tensor] | None  # "imagenet", a state dict, or nothing
+TIMM = "timm/"  # before the name of any network of timm
 
 
 class Backbone(nn.Module):
     """levels: modules run one after another; each one's output is a map of the result.
 
-    channels: of each map. freeze: how many of the first levels do not train.
+    channels: of each map. names: of its tensors in published files, where they differ from its own.
     """
 
-    def __init__(self, levels: list[nn.Module], channels: list[int], freeze: int = 0) -> None:
+    def __init__(
+        self, levels: list[nn.Module], channels: list[int], names: dict[str, str] | None = None
+    ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
         self.channels = channels
-        for level in self.levels[:freeze]:
-            level.requires_grad_(False)
+        self.names = {key: key for key in self.state_dict()} if names is None else names
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) → maps [(B, C, h, w), …]."""
+        """(B, 3, H, W) → maps [(B, C, h, w), …], each of ⌈H / s⌉ × ⌈W / s⌉ for its stride s."""
         maps = []
         for level in self.levels:
             images = level(images)
             maps.append(images)
         return maps
 
+    def upto(self, levels: int) -> Iterator[nn.Parameter]:
+        """The parameters that the first `levels` maps come from."""
+        return self.levels[:levels].parameters()
 
-Builder = Callable[[int, int, Weights], Backbone]
+    def freeze(self, levels: int) -> None:
+        """Let the first levels stay as they are, statistics and all."""
+        if levels > len(self.channels):
+            raise Refusal(f"freeze: found {levels}, expected at most {len(self.channels)} levels")
+        for parameter in self.upto(levels):
+            parameter.requires_grad_(False)
+        for norm in _norms(self):
+            if not norm.weight.requires_grad:
+                freeze_statistics(norm)
+
+
+Builder = Callable[[int, bool], Backbone]  # of stride, and whether to begin from ImageNet
 
 
 class FrozenStatistics(nn.BatchNorm2d):
@@ -45,10 +66,19 @@ class FrozenStatistics(nn.BatchNorm2d):
 
 def freeze_statistics(network: nn.Module) -> nn.Module:
     """Keep the statistics that batch norm has learnt, in place: small batches only blur them."""
-    for child in network.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.__class__ = FrozenStatistics
+    for norm in _norms(network):
+        kind = type(norm)
+        if not issubclass(kind, FrozenStatistics):
+            # timm's norms have an activation in them, which must stay.
+            plain = kind is nn.BatchNorm2d
+            mixed = (FrozenStatistics, kind)
+            norm.__class__ = mixed[0] if plain else type(f"Frozen{kind.__name__}", mixed, {})
+        norm.eval()
     return network
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 class _Residual(nn.Module):
@@ -71,38 +101,41 @@ class _Residual(nn.Module):
         return torch.relu(self.branch(x) + self.skip(x))
 
 
-def small(stride: int, freeze: int, weights: Weights) -> Backbone:
+def small(stride: int, imagenet: bool) -> Backbone:
     """Three levels at strides 4, 8 and `stride`.
 
     Batch norm costs half of what group norm does in bfloat16 on a CPU: 83 against 175 ms a step of
     32 images on one core.
     """
-    if weights is not None or stride not in (8, 16):
+    if imagenet or stride not in (8, 16):
         raise Refusal("network 'small' has strides 8 and 16 and starts from weights: none, or cam")
     last = stride // 8
     stem = nn.Sequential(
         nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), _Residual(32, 32, 2)
     )
     levels = [stem, _Residual(32, 64, 2), nn.Sequential(_Residual(64, 96, last), _Residual(96, 96))]
-    return Backbone(levels, [32, 64, 96], freeze)
+    return Backbone(levels, [32, 64, 96])
 
 
 def _resnet(constructor: Callable[..., nn.Module]) -> Builder:
     """A ResNet's five levels at strides 4, 4, 8, 16 and 32; below 32, stride becomes dilation."""
 
-    def backbone(stride: int, freeze: int, weights: Weights) -> Backbone:
+    def backbone(stride: int, imagenet: bool) -> Backbone:
+        _check(constructor.__name__, stride)
         dilated = [False, stride <= 8, stride <= 16]
-        net = _start(constructor, weights, replace_stride_with_dilation=dilated)
+        net = constructor(weights=_published(imagenet), replace_stride_with_dilation=dilated)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         levels = [stem, net.layer1, net.layer2, net.layer3, net.layer4]
-        return Backbone(levels, [64, 256, 512, 1024, 2048], freeze)
+        return Backbone(levels, [64, 256, 512, 1024, 2048], _names(levels, net))
 
     return backbone
 
 
-def mobilenet_v2(stride: int, freeze: int, weights: Weights) -> Backbone:
+def mobilenet_v2(stride: int, imagenet: bool) -> Backbone:
     """Five levels at strides 2, 4, 8, 16 and 32; below 32, stride becomes dilation."""
-    features = _start(models.mobilenet_v2, weights).features
+    _check("mobilenet_v2", stride)
+    net = models.mobilenet_v2(weights=_published(imagenet))
+    features = net.features
     rate = 1
     for conv in {32: nn.Sequential(), 16: features[14:], 8: features[7:]}[stride].modules():
         if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
@@ -110,22 +143,38 @@ def mobilenet_v2(stride: int, freeze: int, weights: Weights) -> Backbone:
             rate *= conv.stride[0]
             conv.stride = (1, 1)
     levels = [features[:2], features[2:4], features[4:7], features[7:14], features[14:]]
-    return Backbone(levels, [16, 24, 32, 96, 1280], freeze)
+    return Backbone(levels, [16, 24, 32, 96, 1280], _names(levels, net))
 
 
-def _start(constructor: Callable[..., nn.Module], weights: Weights, **options: object) -> nn.Module:
-    """Build torchvision's network and fill it; pretrained batch statistics stay as they are."""
-    net = constructor(weights="DEFAULT" if weights == "imagenet" else None, **options)
-    if isinstance(weights, dict):
-        own = net.state_dict()
-        fits = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-        if len(fits) < 0.9 * len(own):
-            raise Refusal(
-                f"weights fit {len(fits)} of {len(own)} tensors of {constructor.__name__}, "
-                "expected at least 90 %; name the network that they belong to"
-            )
-        net.load_state_dict(fits, strict=False)
-    return freeze_statistics(net) if weights is not None else net
+def resnet38d(stride: int, imagenet: bool) -> Backbone:
+    """Five levels at strides 2, 4, 8, 16 and 32; below 32, stride becomes dilation."""
+    _check("resnet38d", stride)
+    if imagenet:
+        raise Refusal(
+            "network 'resnet38d' has no weights to download: take its MXNet file "
+            "ilsvrc-cls_rna-a1_cls1000_ep-0001.params through `fbr convert` and name the result"
+        )
+    backbone = Backbone(resnet38.levels(stride), resnet38.CHANNELS)
+    backbone.names = {key: resnet38.published(key) for key in backbone.names}
+    return backbone
+
+
+def _check(name: str, stride: int) -> None:
+    if stride not in (8, 16, 32):
+        raise Refusal(f"network '{name}' has strides 8, 16 and 32, found stride {stride}")
+
+
+def _published(imagenet: bool) -> str | None:
+    # The weights of the recipes. Torchvision's second ones learnt from mixed images and smoothed
+    # labels.
+    return "IMAGENET1K_V1" if imagenet else None
+
+
+def _names(levels: list[nn.Module], net: nn.Module) -> dict[str, str]:
+    """What `net` calls the tensors that it shares with these levels."""
+    theirs = {id(tensor): name for name, tensor in net.state_dict(keep_vars=True).items()}
+    ours = nn.ModuleDict({"levels": nn.ModuleList(levels)}).state_dict(keep_vars=True)
+    return {key: theirs[id(tensor)] for key, tensor in ours.items()}
 
 
 BACKBONES: dict[str, Builder] = {
@@ -133,9 +182,42 @@ BACKBONES: dict[str, Builder] = {
     "mobilenet_v2": mobilenet_v2,
     "resnet50": _resnet(models.resnet50),
     "resnet101": _resnet(models.resnet101),
+    "resnet38d": resnet38d,
 }
 
 
-def build(name: str, stride: int, freeze: int = 0, weights: Weights = None) -> Backbone:
-    """A backbone by name, from nothing, torchvision's ImageNet weights, or a state dict."""
-    return chosen(BACKBONES, name, "network")(stride, freeze, weights)
+def build(
+    name: str,
+    stride: int,
+    freeze: int = 0,
+    weights: Weights = None,
+    keep_norm: Collection[str] | None = None,
+    least_matched: float = 0.9,
+) -> Backbone:
+    """A backbone by name, from nothing, published ImageNet weights, or a state dict.
+
+    freeze: how many of the first levels stay as they are. keep_norm: what every batch norm keeps,
+    of "statistics" and "affine"; by default the statistics that come with weights. least_matched:
+    the share of tensors that a state dict must fill.
+    """
+    backbone = _builder(name)(stride, weights == "imagenet")
+    if isinstance(weights, dict):
+        report = files.take(backbone, weights, least_matched, backbone.names)
+        log.info("%s: %s", name, report)
+    backbone.freeze(freeze)
+    if keep_norm is None:
+        keep_norm = [] if weights is None else ["statistics"]
+    if "statistics" in keep_norm:
+        freeze_statistics(backbone)
+    if "affine" in keep_norm:
+        for norm in _norms(backbone):
+            norm.requires_grad_(False)
+    return backbone
+
+
+def _builder(name: str) -> Builder:
+    if name.startswith(TIMM):
+        from fbr.nets import timm_backbones
+
+        return timm_backbones.builder(name.removeprefix(TIMM))
+    return chosen(BACKBONES, name, "network")

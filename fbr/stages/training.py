@@ -35,31 +35,47 @@ def backbone(job: Job, network: Network) -> backbones.Backbone:
 
 
 def _backbone(job: Job, network: Network) -> backbones.Backbone:
-    if network.weights == "none":
-        return backbones.build(network.name, network.stride, network.freeze)
-    if network.weights == "imagenet":
-        try:
-            return backbones.build(network.name, network.stride, network.freeze, "imagenet")
-        except OSError as error:
-            raise Refusal(
-                f"ImageNet weights of {network.name} could not be fetched ({error}); name a local "
-                "safetensors file as `weights`"
-            ) from None
     if network.weights == "cam" and job.stage != "cam_train":
-        path = job.path("cam_train", "model")
-        built = backbones.build(network.name, network.stride, network.freeze)
-        state = weights.read(path)
-        prefix = "backbone."
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        weights.fill(built, own, path)
-        return backbones.freeze_statistics(built)
-    path = job.workspace.root / network.weights
-    if not path.is_file():
+        return _of_cam(job, network)
+    if network.weights not in ("none", "imagenet"):
+        path = job.workspace.root / network.weights
+        if not path.is_file():
+            raise Refusal(
+                f"weights: found '{network.weights}', expected none, imagenet, a "
+                "safetensors file, or, behind cam_train, cam"
+            )
+        return _built(network, weights.read(path))
+    try:
+        return _built(network, None if network.weights == "none" else network.weights)
+    except OSError as error:
         raise Refusal(
-            f"weights: found '{network.weights}', expected none, imagenet, a "
-            "safetensors file, or, behind cam_train, cam"
-        )
-    return backbones.build(network.name, network.stride, network.freeze, weights.read(path))
+            f"ImageNet weights of {network.name} could not be fetched ({error}); name a local "
+            "safetensors file as `weights`"
+        ) from None
+
+
+def _of_cam(job: Job, network: Network) -> backbones.Backbone:
+    """The backbone of the CAM network of the same path, with its statistics."""
+    path = job.path("cam_train", "model")
+    keep = ["statistics"] if network.keep_norm is None else network.keep_norm
+    built = _built(network.model_copy(update={"keep_norm": keep}), None)
+    state = weights.read(path)
+    prefix = "backbone."
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    weights.fill(built, own, path)
+    return built
+
+
+def _built(network: Network, first: backbones.Weights) -> backbones.Backbone:
+    """The network of a recipe, filled with these weights."""
+    return backbones.build(
+        network.name,
+        network.stride,
+        network.freeze,
+        first,
+        network.keep_norm,
+        network.least_matched,
+    )
 
 
 def random_geometry(training: Training) -> RandomGeometry:

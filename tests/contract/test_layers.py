@@ -13,7 +13,7 @@ from tests.checkout import ROOT
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "study", "sync"},
+    {"convert", "doctor", "study", "sync"},
     {"stages"},
     {"track", "show", "train"},
     {"datasets", "nets", "cam"},
@@ -83,7 +83,7 @@ def test_no_file_has_a_name_that_says_nothing():
 QUICK = """
 import sys
 import fbr, fbr.params, fbr.pipeline, fbr.workspace, fbr.cli, fbr.engines
-import fbr.doctor, fbr.study, fbr.sync
+import fbr.convert, fbr.doctor, fbr.study, fbr.sync
 try:
     fbr.cli.main(["--help"])
 except SystemExit:

@@ -120,7 +120,7 @@ def test_a_value_out_of_range_is_refused(where, value, said):
     ("where", "value", "said"),
     [
         (f"{TRAIN}.optimizer", "adamv", "'adamv', expected one of sgd, adam, adamw. Did you mean"),
-        (f"{TRAIN}.network.stride", 4, "4, expected one of 8, 16, 32."),
+        (f"{TRAIN}.network.stride", 5, "5, expected one of 4, 8, 14, 16, 32."),
         ("data.voc.prepare.source", "vok", "'vok', expected one of toy, voc, coco. Did you mean"),
         (
             "run.cam",
@@ -139,6 +139,22 @@ def test_a_value_out_of_range_is_refused(where, value, said):
 )
 def test_an_unknown_variant_is_refused(where, value, said):
     assert refusal(where, value).startswith(f"{where}: found {said}")
+
+
+def test_a_network_of_timm_is_looked_up_where_it_is_built():
+    blocks = json.loads(json.dumps(BLOCKS))
+    network = blocks["cam"]["plain"]["toy"]["cam_train"]["network"]
+    network["name"] = "timm/vit_small_patch14_dinov2.lvd142m"
+    network |= {"stride": 14, "keep_norm": ["statistics", "affine"], "least_matched": 0.5}
+    assert params.check(blocks, params.Params, "params.yaml")
+    for wrong in ("timm/", "timm/../x", "hub/x"):
+        said = refusal(f"{TRAIN}.network.name", wrong)
+        assert said.startswith(f"{TRAIN}.network.name: found '{wrong}': String should match")
+
+
+def test_what_batch_norm_cannot_keep_is_refused():
+    said = refusal(f"{TRAIN}.network.keep_norm", ["stats"])
+    assert said.startswith(f"{TRAIN}.network.keep_norm.0: found 'stats', expected one of statist")
 
 
 def test_a_recipe_for_an_unknown_dataset_is_refused():

@@ -78,3 +78,53 @@ def test_a_pickle_is_refused(file):
     torch.save(network().state_dict(), file)
     with pytest.raises(Refusal, match="cannot be read as safetensors"):
         weights.read(file)
+
+
+def own(network: nn.Module) -> dict[str, str]:
+    return {key: key for key in network.state_dict()}
+
+
+def test_what_fits_is_taken_and_told():
+    source, target = network(), network()
+    nn.init.zeros_(target[0].weight)
+    assert weights.take(target, source.state_dict(), 1.0, own(target)) == "8 of 8 tensors matched"
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_names_lead_to_the_tensors_of_a_file():
+    source, target = network(), network()
+    nn.init.zeros_(target[0].weight)
+    state = {f"theirs.{k}": v for k, v in source.state_dict().items()}
+    names = {k: f"theirs.{k}" for k in target.state_dict()}
+    assert weights.take(target, state, 1.0, names) == "8 of 8 tensors matched"
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_what_does_not_fit_is_told_and_left_alone():
+    target, state = network(), network().state_dict()
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    state = {k: v + 1 for k, v in state.items() if not k.startswith("2.")}
+    state |= {"0.bias": torch.zeros(4), "a": torch.ones(1), "a.num_batches_tracked": torch.ones(1)}
+    report = weights.take(target, state, 0.5, own(target))
+    assert report == (
+        "5 of 8 tensors matched, 2 missing (2.weight, 2.bias), 1 of another shape (0.bias), "
+        "1 unexpected (a)"
+    )
+    assert all(torch.equal(target.state_dict()[k], before[k]) for k in ("0.bias", "2.weight"))
+    assert torch.equal(target[1].running_mean, before["1.running_mean"] + 1)
+
+
+def test_too_little_is_refused_and_nothing_taken():
+    target = network()
+    before = target[0].weight.clone()
+    state = {k: v + 1 for k, v in target.state_dict().items() if k != "1.bias"}
+    with pytest.raises(Refusal, match=r"7 of 8 tensors .*, 1 missing \(1.bias\); .* least 90%"):
+        weights.take(target, state, 0.9, own(target))
+    assert torch.equal(target[0].weight, before)
+    assert weights.take(target, state, 7 / 8, own(target))
+
+
+def test_many_names_are_cut_short():
+    target = network()
+    report = weights.take(target, {}, 0, own(target))
+    assert report == "0 of 8 tensors matched, 8 missing (0.weight, 0.bias, 1.weight, …)"

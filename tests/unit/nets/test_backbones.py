@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from fbr.errors import Refusal
-from fbr.nets import backbones
+from fbr.nets import backbones, resnet38
 from fbr.nets.backbones import FrozenStatistics, freeze_statistics
 
 STRIDES = {
     "small": {8: [4, 8, 8], 16: [4, 8, 16]},
     "mobilenet_v2": {8: [2, 4, 8, 8, 8], 16: [2, 4, 8, 16, 16], 32: [2, 4, 8, 16, 32]},
     "resnet50": {8: [4, 4, 8, 8, 8], 16: [4, 4, 8, 16, 16], 32: [4, 4, 8, 16, 32]},
+    "resnet38d": {8: [2, 4, 8, 8, 8], 16: [2, 4, 8, 16, 16], 32: [2, 4, 8, 16, 32]},
 }
 CASES = [(name, stride) for name, strides in STRIDES.items() for stride in strides]
 
@@ -24,22 +25,26 @@ def maps(backbone: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("name", "stride"), CASES)
 @pytest.mark.parametrize("size", [(64, 96), (33, 47)])
 def test_maps_lie_on_the_grids_promised(name, stride, size):
-    backbone = backbones.build(name, stride)
-    found = maps(backbone, torch.zeros(1, 3, *size))
+    with torch.device("meta"):
+        backbone = backbones.build(name, stride)
+        found = maps(backbone, torch.zeros(1, 3, *size))
     assert [m.shape[1] for m in found] == backbone.channels
     grids = [tuple(-(-side // s) for side in size) for s in STRIDES[name][stride]]
     assert [tuple(m.shape[2:]) for m in found] == grids
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet38d"])
 @pytest.mark.parametrize("stride", [8, 16])
-def test_dilation_keeps_the_maps_of_the_strided_network(name, stride):
+def test_dilation_keeps_the_maps_of_the_strided_network(name, stride, monkeypatch):
     """Every (32 / stride)-th place of the finer map is the place of the coarse one."""
     torch.manual_seed(0)
+    if name == "resnet38d":  # slim, to be quick
+        blocks = {b: (n, [w // 16 for w in ws]) for b, (n, ws) in resnet38.BLOCKS.items()}
+        monkeypatch.setattr(resnet38, "BLOCKS", blocks)
     strided = backbones.build(name, 32)
     dilated = backbones.build(name, stride)
     dilated.load_state_dict(strided.state_dict())
-    images = torch.randn(1, 3, 64, 96)
+    images = torch.randn(1, 3, 32, 64)
     step = 32 // stride
     fine, coarse = maps(dilated, images)[-1], maps(strided, images)[-1]
     # A random network's maps are small: compare with their own size.
@@ -49,10 +54,36 @@ def test_dilation_keeps_the_maps_of_the_strided_network(name, stride):
 @pytest.mark.parametrize("name", STRIDES)
 @pytest.mark.parametrize("freeze", [0, 1, 3])
 def test_the_first_levels_can_be_frozen(name, freeze):
-    backbone = backbones.build(name, 16, freeze)
+    with torch.device("meta"):
+        backbone = backbones.build(name, 16, freeze)
     learns = [[p.requires_grad for p in level.parameters()] for level in backbone.levels]
     assert not any(any(level) for level in learns[:freeze])
     assert all(all(level) for level in learns[freeze:])
+
+
+KEPT = [(None, False), ([], False), (["statistics"], False), (["affine"], False)]
+KEPT += [(["statistics", "affine"], False), (None, True), ([], True)]
+
+
+@pytest.mark.parametrize(("keep", "pretrained"), KEPT)
+def test_batch_norm_keeps_what_it_is_told_to(keep, pretrained):
+    torch.manual_seed(0)
+    state = backbones.models.mobilenet_v2(weights=None).state_dict() if pretrained else None
+    backbone = backbones.build("mobilenet_v2", 8, 1, state, keep)
+    norms = {k: m for k, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    backbone.train()
+    maps = backbone(torch.randn(2, 3, 33, 47))
+    sum(m.square().mean() for m in maps).backward()
+    torch.optim.SGD(backbone.parameters(), 0.1, weight_decay=0.1).step()
+    moved = {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+    kept = (["statistics"] if pretrained else []) if keep is None else keep
+    for key in norms:
+        frozen = key.startswith("levels.0.")
+        assert (f"{key}.running_mean" in moved) == (not frozen and "statistics" not in kept), key
+        assert (f"{key}.weight" in moved) == (not frozen and "affine" not in kept), key
+    assert "levels.1.2.conv.0.0.weight" in moved
+    assert not any(key.startswith("levels.0.") for key in moved)
 
 
 def test_frozen_statistics_stay_and_the_rest_learns():
@@ -85,10 +116,48 @@ def test_a_new_head_does_not_matter_to_pretrained_weights():
     assert backbones.build("mobilenet_v2", 32, weights=state)
 
 
-def test_weights_of_another_network_are_refused():
-    state = backbones.build("small", 8).state_dict()
-    with pytest.raises(Refusal, match=r"weights fit 0 of \d+ tensors of mobilenet_v2"):
+def test_weights_are_reported_in_a_line(caplog):
+    state = backbones.models.mobilenet_v2(weights=None).state_dict()
+    del state["features.0.1.bias"]
+    with caplog.at_level("INFO", "fbr"):
         backbones.build("mobilenet_v2", 32, weights=state)
+    assert caplog.messages == [
+        "mobilenet_v2: 259 of 260 tensors matched, 1 missing (features.0.1.bias), "
+        "2 unexpected (classifier.1.bias, classifier.1.weight)"
+    ]
+
+
+def test_weights_of_another_network_are_refused_unless_told_otherwise():
+    state = backbones.build("small", 8).state_dict()
+    said = r"weights: 0 of 260 tensors matched, 260 missing \(features.0.0.weight, .*, …\)"
+    with pytest.raises(Refusal, match=f"{said}.*; expected at least 90%: name the network"):
+        backbones.build("mobilenet_v2", 32, weights=state)
+    assert backbones.build("mobilenet_v2", 32, weights=state, least_matched=0.0)
+
+
+def test_half_of_the_weights_are_enough_if_half_are_asked_for():
+    state = backbones.models.mobilenet_v2(weights=None).state_dict()
+    half = {k: v for k, v in state.items() if int(k.split(".")[1]) < 12}
+    with pytest.raises(Refusal, match="expected at least 90%"):
+        backbones.build("mobilenet_v2", 32, weights=half)
+    backbone = backbones.build("mobilenet_v2", 32, weights=half, least_matched=0.5)
+    assert torch.equal(backbone.levels[0][0][0].weight, state["features.0.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet101"])
+def test_imagenet_means_the_weights_that_the_recipes_began_from(name, monkeypatch):
+    constructor, asked = getattr(backbones.models, name), []
+
+    def offline(weights=None, **options):
+        asked.append(weights)
+        return constructor(weights=None, **options)
+
+    offline.__name__ = name
+    monkeypatch.setattr(backbones.models, name, offline)
+    builder = getattr(backbones, name, None) or backbones._resnet(offline)
+    with torch.device("meta"):
+        builder(16, True)
+    assert asked == ["IMAGENET1K_V1"]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +166,32 @@ def test_weights_of_another_network_are_refused():
         ("resnet5", 8, None, "network: found 'resnet5', .* Did you mean 'resnet50'"),
         ("small", 32, None, "'small' has strides 8 and 16"),
         ("small", 8, "imagenet", "starts from weights: none, or cam"),
+        ("mobilenet_v2", 4, None, "'mobilenet_v2' has strides 8, 16 and 32, found stride 4"),
+        ("resnet50", 14, None, "'resnet50' has strides 8, 16 and 32, found stride 14"),
+        ("resnet38d", 4, None, "'resnet38d' has strides 8, 16 and 32, found stride 4"),
     ],
 )
 def test_what_cannot_be_built_is_refused(name, stride, weights, said):
     with pytest.raises(Refusal, match=said):
         backbones.build(name, stride, weights=weights)
+
+
+def test_more_levels_than_there_are_cannot_be_frozen():
+    with pytest.raises(Refusal, match="freeze: found 4, expected at most 3 levels"):
+        backbones.build("small", 8, 4)
+
+
+def test_a_norm_with_more_in_it_keeps_that():
+    """timm's norms have their activation inside."""
+
+    class Rectified(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    network = nn.Sequential(Rectified(3), nn.BatchNorm2d(3))
+    freeze_statistics(freeze_statistics(network)).train()
+    assert all(isinstance(m, FrozenStatistics) for m in network)
+    network(images := torch.randn(2, 3, 5, 5))
+    assert network[0](images).min() == 0
+    assert all(m.running_mean.eq(0).all() for m in network)
+    assert set(network.state_dict()) == set(nn.Sequential(Rectified(3), Rectified(3)).state_dict())

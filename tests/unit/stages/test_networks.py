@@ -72,6 +72,17 @@ def test_a_network_comes_back_ready_for_inference(written, stage):
     assert all(map(torch.equal, network.state_dict().values(), found.state_dict().values()))
 
 
+def test_a_network_of_timm_comes_back(written):
+    pytest.importorskip("timm", reason="timm is an extra: pip install 'fbr[timm]'")
+    spec = SMALL | {"name": "timm/convnext_atto", "stride": 16}
+    network = Segmenter(backbones.build(spec["name"], spec["stride"]), "deeplabv2", 3, [1])
+    description = described("seg_train", head="deeplabv2", rates=[1], network=spec)
+    found, _ = networks.load(written(network, description), CPU)
+    images = torch.randn(1, 3, 37, 41)
+    with torch.inference_mode():
+        assert torch.equal(found(images), network.eval()(images))
+
+
 def test_a_detector_comes_back_with_its_limits(written, job):
     numbers = job("wsis_train", inst="maskrcnn").numbers.model_copy(
         update={"proposals": 8, "width": 8, "crop": 32}

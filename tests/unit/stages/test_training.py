@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from fbr.datasets.transforms import NEAREST
 from fbr.errors import Refusal
@@ -38,6 +39,20 @@ def test_weights_of_the_cam_network_are_taken_with_their_statistics(job):
     assert all(isinstance(m, FrozenStatistics) for m in norms)
 
 
+def test_what_batch_norm_keeps_can_be_said(job):
+    made = job("seg_train")
+    cam = networks.cam_method("plain", training.backbone(job("cam_train"), SMALL), 2, {})
+    weights.write(made.path("cam_train", "model"), cam)
+    live = SMALL.model_copy(update={"weights": "cam", "keep_norm": []})
+    kept = SMALL.model_copy(update={"keep_norm": ["statistics", "affine"]})
+    for network, frozen in ((live, False), (kept, True)):
+        found = training.backbone(made, network)
+        norms = [m for m in found.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert norms
+        assert {isinstance(m, FrozenStatistics) for m in norms} == {frozen}
+        assert {m.weight.requires_grad for m in norms} == {not frozen}
+
+
 def test_the_cam_network_may_be_of_another_architecture(job):
     made = job("seg_train")
     cam = networks.cam_method("plain", backbones.build("mobilenet_v2", 8), 2, {})
@@ -57,6 +72,17 @@ def test_weights_may_be_a_file(job, tmp_path):
         training.backbone(
             job("cam_train"), network.model_copy(update={"weights": "nothing.safetensors"})
         )
+
+
+def test_a_file_must_hold_the_share_asked_for(job, tmp_path):
+    half = dict(backbones.models.mobilenet_v2(weights=None).features[:12].state_dict())
+    state = {f"features.{key}": value for key, value in half.items()}
+    (tmp_path / "half.safetensors").write_bytes(save(state))
+    network = Network(name="mobilenet_v2", stride=16, weights="half.safetensors")
+    said = r"^params.yaml: cam.plain.toy.cam_train.network: weights: \d+ of 260 tensors matched"
+    with pytest.raises(Refusal, match=said):
+        training.backbone(job("cam_train"), network)
+    assert training.backbone(job("cam_train"), network.model_copy(update={"least_matched": 0.5}))
 
 
 def test_imagenet_weights_that_cannot_be_fetched_are_refused(job, monkeypatch):
