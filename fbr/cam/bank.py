@@ -44,7 +44,8 @@ class Bank(nn.Module):
         """Rows (…, D) and labels (…, K), with replacement, for uniform draws in [0, 1) (…)."""
         held = self.held
         at = (uniform * held).long().clamp(max=(held - 1).clamp(min=0))
-        return self.rows[at].float(), self.labels[at]
+        rows, labels = (part.index_select(0, at.flatten()) for part in (self.rows, self.labels))
+        return rows.view(*at.shape, -1).float(), labels.view(*at.shape, -1)
 
     def some(self, count: int) -> Tensor:
         """(count, D) of the rows held, evenly spread; no chance in it."""

@@ -148,27 +148,24 @@ class Background(nn.Module):
             z = z.detach()
         flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
 
-        def mean(values: Tensor, worth: Tensor) -> Tensor:
-            # Gradients are averaged over processes, and this is a sum over them.
-            total = class_mean(values, own, present, counts) * processes()
-            return total * worth + 0 * z.sum()
-
-        losses = {}
+        kinds, worth = {}, {}
         if n.weight.l_fb:
-            rows = self._negatives(unit, draws)
-            if n.mode == "released":
-                values = across_keys(flat, own, centres, rows, n.temperature)
-            else:
-                rows = F.normalize(rows, dim=2)
-                values = prototype_contrast(flat, own, unit, rows, n.temperature)
-            losses["l_fb"] = mean(values, self.bank.held > 0)
+            kinds["l_fb"], worth["l_fb"] = self._negatives(unit, draws), self.bank.held > 0
         if n.weight.l_if:
             pi = reading.graph(unit, present, n.temperature)
             index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))
-            others = F.normalize(pixels.reshape(-1, width)[index], dim=2)
-            values = prototype_contrast(flat, own, unit, others, n.temperature)
-            losses["l_if"] = mean(values, present.sum() > 1)
-        return losses
+            chosen = pixels.reshape(-1, width).index_select(0, index.flatten())
+            kinds["l_if"], worth["l_if"] = chosen.view(*index.shape, -1), present.sum() > 1
+        others = F.normalize(torch.stack(list(kinds.values())), dim=3)
+        losses = prototype_contrast(flat, own, unit, others, n.temperature)
+        losses = dict(zip(kinds, losses, strict=True))
+        if n.mode == "released" and n.weight.l_fb:
+            losses["l_fb"] = across_keys(flat, own, centres, kinds["l_fb"], n.temperature)
+        # Gradients are averaged over processes, and these are sums over them.
+        return {
+            name: class_mean(values, own, present, counts) * processes() * worth[name]
+            for name, values in losses.items()
+        }
 
     def _negatives(self, unit: Tensor, draws: "Draws") -> Tensor:
         """M rows of the bank for each class (K, M, D); unit (K, D), prototypes of length 1.
@@ -287,14 +284,19 @@ def _projection(inputs: int, outputs: int) -> nn.Conv2d:
 class HalfDropped(nn.Module):
     """Dropout with p = 0.5 from single bits: a random number for each value takes far longer."""
 
+    factors: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+        self.register_buffer("factors", 2.0 * bits, persistent=False)  # of eight values, by a byte
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        count = x.numel()
-        eights = torch.randint(256, (count // 8 + 1, 1), dtype=torch.uint8, device=x.device)
-        bits = eights & (1 << torch.arange(8, device=x.device)).to(torch.uint8)
-        kept = (bits != 0).flatten()[:count].view_as(x)
-        return 2 * x * kept
+        words = torch.empty(x.numel() // 64 + 1, dtype=torch.int64, device=x.device)
+        drawn = words.random_(-(1 << 63), None).view(torch.uint8).int()
+        return x * self.factors.index_select(0, drawn).flatten()[: x.numel()].view_as(x)
 
 
 class Draws:
