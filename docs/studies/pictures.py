@@ -77,7 +77,7 @@ def main() -> None:
     for data in ready or known:
         rows = (asked.plain, asked.intent, asked.plus)
         picture = drawn(place.workspace, [finished(study, place, data, row) for row in rows], rows)
-        file = Path("docs/studies", study.name, f"{data}.png")
+        file = Path("docs/studies", f"{study.name}-runs", f"{data}.png")
         write_bytes(file, small_png(picture))
         print(f"{file}: {picture.shape[1]}x{picture.shape[0]}, {file.stat().st_size} bytes")
 

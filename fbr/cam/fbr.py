@@ -43,7 +43,8 @@ class Background(nn.Module):
         self.numbers = numbers
         self.phi_fg = _projection(channels, numbers.width)
         self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
-        self.phi_seg, self.dropout = _projection(numbers.width, 1), HalfDropped()
+        self.phi_seg, self.dropout = nn.Linear(numbers.width, 1, bias=False), HalfDropped()
+        nn.init.xavier_uniform_(self.phi_seg.weight)
         self.bank = Bank(numbers.bank, numbers.width, classes, getattr(torch, numbers.bank_dtype))
         self.register_buffer("prototypes", torch.zeros(classes, numbers.width))
         self._rest()
@@ -225,7 +226,7 @@ class Background(nn.Module):
 
     def _segmentation(self, u: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         """L_seg: φ_seg is to tell where the CAMs of the image add up to next to nothing."""
-        logits = self.dropout(u) @ self.phi_seg.weight.flatten()
+        logits = self.phi_seg(self.dropout(u))[..., 0]
         maps = scores.detach().float()[:, 1:].flatten(2).relu() * labels[:, :, None]
         share = maps / (maps.amax(2, keepdim=True) + reading.TINY)
         target = share.sum(1) < self.numbers.background_below

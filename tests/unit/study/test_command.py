@@ -48,7 +48,7 @@ def test_write_brings_in_what_is_finished(home, half, capsys):
     assert "| plain | 1 | 50.0 | 50.0 | 2 |" in lines
     assert "| + lr | 1 | 60.0 | 60.0 | 2 |" in lines
     assert "| plain | not run | – | – | – |" in lines
-    assert len((home.root / "asked/runs.csv").read_text().splitlines()) == 3
+    assert len((home.root / "asked-runs/runs.csv").read_text().splitlines()) == 3
 
 
 def test_mistakes_end_it_before_anything_runs(home, half):
