@@ -29,7 +29,7 @@ _SECTION = re.compile(rf"({_OPEN}\n).*?({_CLOSE})", re.DOTALL)
 
 
 def write(page: Path, study: plan.Study, scores: Mapping[str, Scores]) -> None:
-    """Write the page's tables anew, and beside it `<study>-runs/runs.csv` and a chart for each sweep."""
+    """Write the tables anew, and in `<study>-runs/` every run and a chart for each sweep."""
     folder = page.parent / f"{study.name}-runs"
     parts = {}
     for table in study.tables:

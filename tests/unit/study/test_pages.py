@@ -124,9 +124,9 @@ def test_a_sweep_brings_a_chart_and_every_run_is_listed(tmp_path):
     text = page.read_text()
     assert "| cam\\_train.lr | seeds |" in text
     assert "![mIoU over cam_train.lr](x-runs/t.svg)" in text
-    chart = (tmp_path / "docs/x/t.svg").read_text()
+    chart = (tmp_path / "docs/x-runs/t.svg").read_text()
     assert re.findall(r"<title>(\+ .*?)</title>", chart) == ["+ b: 46.0 ± 4.2"]
-    with open(tmp_path / "docs/x/runs.csv", newline="") as file:
+    with open(tmp_path / "docs/x-runs/runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5
     assert rows[3] == {
