@@ -29,7 +29,7 @@ from fbr.losses.contrast import (
 from fbr.masks.neighbours import follow_colours
 from fbr.params import Fbr
 
-Losses = dict[str, Tensor]
+Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
 REFERENCE = 2048  # rows of the bank that a map is calibrated with
 
 
@@ -258,13 +258,11 @@ class Background(nn.Module):
         batch: dict,
     ) -> Losses:
         """Whether the background collapses: its norm, how far NROIs spread, where they lie."""
-        counted = count.sum().clamp(min=1)
         middle = (regions * count[:, :, None]).sum(1) / count.sum(1).clamp(min=1)[:, None]
-        apart = ((regions - middle[:, None]).norm(dim=2) * count).sum() / counted
-        norm = (regions.norm(dim=2) * count).sum() / counted
+        apart = ((regions - middle[:, None]).norm(dim=2) * count).sum()
         watched = {
             "background_norm": u.norm(dim=2).mean(),
-            "nroi_spread": apart / norm.clamp(min=reading.TINY),
+            "nroi_spread": (apart, (regions.norm(dim=2) * count).sum()),
         }
         if "companions" in batch:
             ground = (batch["companions"] > 0).float()[:, None]
@@ -272,7 +270,7 @@ class Background(nn.Module):
             number = torch.arange(regions.shape[1], device=u.device)
             own = (assign(u, regions)[:, :, None] == number) & (label == 0)[:, :, None]
             most = (own * ground[:, :, None]).sum(1) > own.sum(1) / 2
-            watched["nroi_companions"] = (most * count).sum() / counted
+            watched["nroi_companions"] = ((most * count).sum(), count.sum())
         return watched
 
 

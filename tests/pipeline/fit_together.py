@@ -57,7 +57,10 @@ def background(channels: int, **changes) -> Background:
 
 
 def classify_with_fbr() -> nn.Module:
-    method = Plain(backbones.build("small", 8), CLASSES, Plain.Options(tap=0.1))
+    # Shared statistics round differently in two processes, and FBR makes choices: nearest centres,
+    # ranks, thresholds. A rounding that tips one of them would be a difference of its own.
+    backbone = backbones.freeze_statistics(backbones.build("small", 8))
+    method = Plain(backbone, CLASSES, Plain.Options(tap=0.1))
     carried = background(method.width, seed_background=0.3)
     # Full before the first step, so that every checkpoint holds a bank that has wrapped.
     carried.bank.push(torch.rand(50, 6), torch.ones(50, CLASSES), torch.ones(50).bool())

@@ -84,7 +84,7 @@ def test_real_stages_bring_their_scores_and_seconds(tmp_path):
     folder = tiny.make(tmp_path / "fbr")
     ask(folder, {"fast": ROWS["fast"]}, ["s0"])
     study(folder)
-    with open(folder / FILE.with_suffix("") / "runs.csv", newline="") as file:
+    with open(folder / "docs/studies/tiny-runs/runs.csv", newline="") as file:
         (run,) = csv.DictReader(file)
     result = folder / "studies/tiny/results/toy/s0" / run["variant"]
     score = json.loads((result / "cam_eval/metrics.json").read_text())
