@@ -17,6 +17,7 @@ from time import perf_counter
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fbr import params
 from fbr.cam import fbr as plugin
@@ -99,7 +100,8 @@ class Setting:
 
 
 def backward(losses):
-    sum(loss for loss in losses.values() if loss.requires_grad).backward()
+    # What is only watched has no gradient.
+    sum(x for x in losses.values() if isinstance(x, Tensor) and x.requires_grad).backward()
 
 
 def now():
