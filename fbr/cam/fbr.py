@@ -149,19 +149,23 @@ class Background(nn.Module):
             z = z.detach()
         flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
 
-        kinds, worth = {}, {}
+        losses, kinds = {}, {}
+        worth = {"l_fb": self.bank.held > 0, "l_if": present.sum() > 1}
         if n.weight.l_fb:
-            kinds["l_fb"], worth["l_fb"] = self._negatives(unit, draws), self.bank.held > 0
+            negatives = self._negatives(unit, draws)
+            if n.mode == "released":
+                losses["l_fb"] = across_keys(flat, own, centres, negatives, n.temperature)
+            else:
+                kinds["l_fb"] = negatives
         if n.weight.l_if:
             pi = reading.graph(unit, present, n.temperature)
             index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))
             chosen = pixels.reshape(-1, width).index_select(0, index.flatten())
-            kinds["l_if"], worth["l_if"] = chosen.view(*index.shape, -1), present.sum() > 1
-        others = F.normalize(torch.stack(list(kinds.values())), dim=3)
-        losses = prototype_contrast(flat, own, unit, others, n.temperature)
-        losses = dict(zip(kinds, losses, strict=True))
-        if n.mode == "released" and n.weight.l_fb:
-            losses["l_fb"] = across_keys(flat, own, centres, kinds["l_fb"], n.temperature)
+            kinds["l_if"] = chosen.view(*index.shape, -1)
+        if kinds:
+            others = F.normalize(torch.stack(list(kinds.values())), dim=3)
+            values = prototype_contrast(flat, own, unit, others, n.temperature)
+            losses |= dict(zip(kinds, values, strict=True))
         # Gradients are averaged over processes, and these are sums over them.
         return {
             name: class_mean(values, own, present, counts) * processes() * worth[name]
@@ -267,10 +271,10 @@ class Background(nn.Module):
         if "companions" in batch:
             ground = (batch["companions"] > 0).float()[:, None]
             ground = F.adaptive_avg_pool2d(ground, size).flatten(1)  # (B, N), share of a position
-            number = torch.arange(regions.shape[1], device=u.device)
-            own = (assign(u, regions)[:, :, None] == number) & (label == 0)[:, :, None]
-            most = (own * ground[:, :, None]).sum(1) > own.sum(1) / 2
-            watched["nroi_companions"] = ((most * count).sum(), count.sum())
+            nearest, none = assign(u, regions), torch.zeros_like(regions[..., 0])
+            share = (ground - 0.5) * (label == 0)
+            most = none.scatter_add(1, nearest, share) > 0
+            watched["nroi_companions"] = ((most & count).sum(), count.sum())
         return watched
 
 
