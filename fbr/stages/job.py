@@ -89,9 +89,12 @@ class Job:
 
     @property
     def asked(self) -> str:
-        """Fingerprint of what params.yaml asks for: numbers and seed, whatever the code."""
-        seed = self.axes.get("seed")
-        return fingerprint(self.stage, self.numbers.model_dump_json(), seed and self.seed)
+        """Fingerprint of what params.yaml asks for: numbers and seed, whatever the code.
+
+        Defaults do not count: a choice that a later version adds leaves what was made valid.
+        """
+        numbers = self.numbers.model_dump_json(exclude_defaults=True)
+        return fingerprint(self.stage, numbers, "seed" in self.axes and self.seed)
 
 
 @cache

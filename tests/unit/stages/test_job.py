@@ -48,6 +48,17 @@ def test_the_key_is_of_the_stage_numbers_seed_and_inputs(job, tmp_path):
     assert made.key(index, masks) != key
 
 
+def test_a_default_that_is_spelled_out_is_the_same_work(job):
+    made, other = job("cam_train"), job("cam_train")
+    assert other.numbers.fbr is None
+    spelled = type(made.numbers).model_validate(
+        made.numbers.model_dump(exclude_unset=True) | {"fbr": None}
+    )
+    assert "fbr" in spelled.model_fields_set - made.numbers.model_fields_set
+    other.numbers = spelled
+    assert made.asked == other.asked
+
+
 def test_machine_does_not_change_the_key(job, numbers):
     made, other = job("cam_train"), job("cam_train")
     machine = numbers.machine.model_copy(update={"processes": 2, "checkpoint_minutes": 0.1})
