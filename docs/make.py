@@ -21,8 +21,9 @@ WIDTH = 1000
 
 
 def main() -> None:
-    stages = pipeline.load()
-    drawing = plots.graph([(s.name, s.desc) for s in stages], sorted(pipeline.edges(stages)))
+    blocks = params.read()
+    stages = pipeline.asked(pipeline.load(), blocks)
+    drawing = plots.graph([(s.name, s.desc) for s in stages], pipeline.downward(stages, blocks))
     Path("docs/pipeline.svg").write_text(drawing + "\n")
     rows = [row(index) for index in SHOWN]
     Path("docs/toy.jpg").write_bytes(overlays.to_jpeg_bytes(np.concatenate(rows), 88))

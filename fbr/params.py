@@ -316,6 +316,10 @@ class CamInfer(Strict):
     flip: bool
 
 
+class AmnInfer(CamInfer):
+    released: bool = False  # dropout stays on, as in the published code
+
+
 class CamEval(Strict):
     split: Name
     also: Name | None = None  # a second split to report on, where nothing was chosen
@@ -323,9 +327,28 @@ class CamEval(Strict):
 
 
 class CamBlock(Strict):
-    cam_train: CamTrain
-    cam_infer: CamInfer
+    """A CAM from image labels (cam_*), or from the seeds of another one, too (amn_*)."""
+
+    cam_train: CamTrain | None = None
+    cam_infer: CamInfer | None = None
+    amn_train: CamTrain | None = None
+    amn_infer: AmnInfer | None = None
     cam_eval: CamEval
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "CamBlock":
+        found = [stage for stage, block in self if block and stage != "cam_eval"]
+        if found not in (["cam_train", "cam_infer"], ["amn_train", "amn_infer"]):
+            raise ValueError(
+                f"found {' and '.join(found) or 'neither'}, expected cam_train and cam_infer, or "
+                "amn_train and amn_infer"
+            )
+        return self
+
+    @property
+    def infer(self) -> CamInfer:
+        """The numbers of whichever stage writes the maps."""
+        return self.cam_infer or self.amn_infer
 
 
 class CrfRefine(Strict):
@@ -414,6 +437,8 @@ class Run(Strict):
 
     data: list[Name]
     seed: list[Name]
+    base: list[Name]
+    amn: list[Name]
     cam: list[Name]
     crf: list[Name]
     irn: list[Name]
@@ -479,12 +504,12 @@ class Params(Strict):
 
     def variants(self, axis: str) -> list[str]:
         """Names that an axis of `run:` can take: the blocks of its section."""
-        stage = {"crf": "crf_refine", "irn": "irn_infer"}.get(axis)
+        stage = MAKERS.get(axis)
         if stage is None:
             return list(getattr(self, axis))
         return [
             name
-            for name, recipes in self.mask.items()
+            for name, recipes in getattr(self, SECTION[stage]).items()
             if any(getattr(block, stage) for block in recipes.values())
         ]
 
@@ -507,6 +532,8 @@ class Params(Strict):
         return block
 
 
+# Lists under `run:` that hold a part of their section: the blocks that have a recipe for a stage.
+MAKERS = {"base": "cam_train", "amn": "amn_train", "crf": "crf_refine", "irn": "irn_infer"}
 SECTION = {
     stage: axis
     for axis, block in {

@@ -154,15 +154,60 @@ def spread(stage: Stage, stages: list[Stage]) -> bool:
     )
 
 
-def edges(stages: list[Stage]) -> set[tuple[str, str]]:
+def edges(stages: list[Stage], config: dict) -> set[tuple[str, str]]:
     """Pairs (writer, reader) of stage names."""
     found = set()
     for reader in stages:
         for dep in reader.deps:
-            exact = [w for w in stages if any(_axes(out, dep) is not None for out in w.writes)]
+            exact = [
+                w for w in stages if any(_meet(w, out, reader, dep, config) for out in w.writes)
+            ]
             below = [w for w in stages if any(out.startswith(dep + "/") for out in w.writes)]
             found |= {(writer.name, reader.name) for writer in exact or below}
     return found
+
+
+def _meet(writer: Stage, out: str, reader: Stage, dep: str, config: dict) -> bool:
+    """Whether some instance of one stage reads what some instance of the other one writes."""
+    axes = _axes(out, dep)
+    if axes is None:
+        return False
+    for axis, said in axes.items():
+        wanted = names(reader, axis, config) if FIELD.fullmatch(said) else [said]
+        if not set(wanted) & set(names(writer, axis, config)):
+            return False
+    return True
+
+
+def asked(stages: list[Stage], config: dict) -> list[Stage]:
+    """The stages of which `run:` asks for an instance."""
+    return [stage for stage in stages if instances(stage, config)]
+
+
+def downward(stages: list[Stage], config: dict) -> list[tuple[str, str]]:
+    """The edges that a drawing shows: those that lead on in dvc.yaml, so without circles.
+
+    What a second round feeds back into the stages of the first one is not among them.
+    """
+    order = [stage.name for stage in stages]
+    return sorted((a, b) for a, b in edges(stages, config) if order.index(a) < order.index(b))
+
+
+def upstream(path: str, stages: list[Stage], config: dict) -> list[tuple[Stage, dict[str, str]]]:
+    """Every instance that a path comes from, its own last, writers before readers."""
+    found: dict[tuple[str, ...], tuple[Stage, dict[str, str]]] = {}
+
+    def visit(path: str) -> None:
+        stage, axes = writer(path, stages, config)
+        name = (stage.name, *axes.values())
+        if name not in found:
+            for dep in stage.deps:
+                if not dep.endswith(".py"):
+                    visit(dep.format(**axes))
+            found[name] = stage, axes
+
+    visit(path)
+    return list(found.values())
 
 
 def targets(stages: list[Stage], config: dict) -> dict[str, list[str]]:
@@ -208,6 +253,7 @@ def writer(path: str, stages: list[Stage], config: dict) -> tuple[Stage, dict[st
     for stage, axes in found:
         if all(name in names(stage, axis, config) for axis, name in axes.items()):
             return stage, axes
+    stage, axes = found[0]
     for axis, name in axes.items():
         known = {n for s, _ in found for n in names(s, axis, config)}
         if name not in known:

@@ -43,6 +43,9 @@ PATHS: dict[str, dict[str, str]] = {
     "submit": _files(f"{SEG}/submit", "submission.tar.gz"),
     "wsis_train": _network(f"{INST}/wsis_train"),
     "wsis_eval": _files(f"{INST}/wsis_eval", "detections.json", "metrics.json"),
+    # Under another name, so that what comes behind a CAM need not know which way it was made.
+    "amn_train": _network(f"{CAM}/cam_train"),
+    "amn_infer": _files(f"{CAM}/cam_infer", "cams"),
     "report": _files(REPORT, "tables.md", "tables.tex", "overlays"),
 }
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from fbr.cam.fbr import Background
 
+TINY = 1e-5
+
 
 class Seen(NamedTuple):
     """One forward pass: losses, and what FBR reads.
@@ -45,6 +47,14 @@ class Method(nn.Module):
         maps, features = self.activate(images)
         return maps if self.background is None else self.background.reread(maps, features)
 
+    def finish(self, found: Tensor, keys: Tensor) -> Tensor:
+        """Maps of one image (K, H, W) and ids (k,) → maps of these classes in 0…1, (k, H, W).
+
+        found: the mean of `maps` over scales and flips.
+        """
+        chosen = found[keys - 1]
+        return chosen / chosen.amax((1, 2), keepdim=True).clamp(min=TINY)
+
     def carry(self, background: Background) -> "Method":
         self.background = background
         self.head = [*self.head, background]
@@ -56,3 +66,19 @@ class Method(nn.Module):
         if self.background is None:
             return seen.losses
         return seen.losses | self.background(seen.features, seen.scores, batch)
+
+
+class Seeded(Method):
+    """A method behind another CAM: it learns from its seeds, too, and is told more at inference.
+
+    `amn_train` and `amn_infer` run it. Its batches have seeds (B, H, W): 0…K, 255 unsure. In place
+    of `activate` it gives the two that follow.
+    """
+
+    def maps(self, images: Tensor, label: Tensor) -> Tensor:
+        """(B, 3, H, W) and image labels (B, K) → what is averaged over scales and flips."""
+        raise NotImplementedError
+
+    def finish(self, found: Tensor, keys: Tensor, background: Tensor) -> Tensor:
+        """As of every method; background (H, W) bool: where the seeds say so."""
+        raise NotImplementedError

@@ -24,13 +24,16 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> Part:
     return losses.sum(), (target != VOID).sum()
 
 
-def balanced_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> dict[str, Part]:
+def balanced_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, smoothing: float = 0.0
+) -> dict[str, Part]:
     """Return the parts of ½ mean over background + ½ mean over foreground pixels (DSRG's balance).
 
-    Arguments as in `cross_entropy`. Each sum carries its ½, so the loss is the plain sum of the two
-    parts' sum / count. A part without pixels adds nothing; the other keeps its ½.
+    Arguments as in `cross_entropy`; smoothing: the part of a pixel that its target spreads evenly
+    over the other classes. Each sum carries its ½, so the loss is the plain sum of the two parts'
+    sum / count. A part without pixels adds nothing; the other keeps its ½.
     """
-    losses = _per_pixel(logits, target) / 2
+    losses = _per_pixel(logits, target, smoothing) / 2
     background = target == 0
     foreground = ~background & (target != VOID)
     return {
@@ -39,12 +42,16 @@ def balanced_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> dict[s
     }
 
 
-def _per_pixel(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _per_pixel(logits: torch.Tensor, target: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     """Cross entropy (B, H, W) float32, 0 at void pixels."""
     logits = logits.float()
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-    return F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="none")
+    # torch spreads over all classes, the target's own among them.
+    spread = smoothing * logits.shape[1] / max(logits.shape[1] - 1, 1)
+    return F.cross_entropy(
+        logits, target.long(), ignore_index=VOID, reduction="none", label_smoothing=spread
+    )
 
 
 LOSSES = {

@@ -23,7 +23,7 @@ def run(job: Job) -> None:
     curve, spill = measured(job, entries)
     fixed = curve.confusion(numbers.threshold)
     oracle_threshold, oracle = curve.best()
-    infer = job.params.of("cam_infer", job.axes)
+    infer = job.params.cam[job.axes["cam"]][job.axes["data"]].infer
     columns = curve.curve()
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     write_csv(job.out("curve"), rows)

@@ -54,7 +54,7 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
         classes = len(described["classes"])
         backbone = backbones.build(spec["name"], spec["stride"], spec["freeze"])
         match described["stage"]:
-            case "cam_train":
+            case "cam_train" | "amn_train":
                 fbr = described["fbr"] and check(described["fbr"], Fbr, "model.json")
                 method, options = described["method"], described["options"]
                 network = cam_method(method, backbone, classes - 1, options, fbr)

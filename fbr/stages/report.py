@@ -71,7 +71,10 @@ THRESHOLD_INTRO = (
     "Score of the maps at every background threshold. The recipe's threshold is fixed beforehand; "
     "the best one is chosen on ground truth and therefore called oracle."
 )
-GRAPH_INTRO = "An arrow that a longer way implies is left out."
+GRAPH_INTRO = (
+    "An arrow that a longer way implies is left out, and so are those from a second round of maps "
+    "back into the stages that all maps go through."
+)
 
 
 def collect(results: Path) -> pd.DataFrame:
@@ -281,9 +284,10 @@ def training_curves(results: Path) -> list[Chart]:
 
 
 def pipeline_graph(job: Job) -> str:
-    """The stages of dvc.yaml as a drawing."""
-    stages = pipeline.load(job.workspace.pipeline)
-    return plots.graph([(s.name, s.desc) for s in stages], sorted(pipeline.edges(stages)))
+    """The stages of dvc.yaml that `run:` asks for, as a drawing."""
+    blocks = params.read(job.workspace.params)
+    stages = pipeline.asked(pipeline.load(job.workspace.pipeline), blocks)
+    return plots.graph([(s.name, s.desc) for s in stages], pipeline.downward(stages, blocks))
 
 
 def provenance(job: Job, results: Path) -> list:

@@ -35,7 +35,7 @@ def backbone(job: Job, network: Network) -> backbones.Backbone:
 
 
 def _backbone(job: Job, network: Network) -> backbones.Backbone:
-    if network.weights == "cam" and job.stage != "cam_train":
+    if network.weights == "cam" and job.path("cam_train", "model") != job.out("model"):
         return _of_cam(job, network)
     if network.weights not in ("none", "imagenet"):
         path = job.workspace.root / network.weights

@@ -6,20 +6,20 @@ import re
 import signal
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import yaml
 
-from fbr import params
+from fbr import params, pipeline
 from fbr.errors import Refusal
 from fbr.files.atomic import write_text
 from fbr.files.tables import read_json
 from fbr.study.plan import Axes, Study
 from fbr.workspace import AXES, Workspace
 
-STAGES = ("cam_train", "cam_infer", "cam_eval")
 LINKS = ("Snakefile", "fbr", "downloads")
 
 
@@ -43,8 +43,8 @@ class Place:
             write_text(self.workspace.params, text)
             self._written = self.blocks
         # Several stages run at once, and one thread each rounds alike however many there are.
-        pipeline = self.home.pipeline.read_text(encoding="utf-8")
-        write_text(self.workspace.pipeline, re.sub(r"\bthreads: \d+", "threads: 1", pipeline))
+        text = self.home.pipeline.read_text(encoding="utf-8")
+        write_text(self.workspace.pipeline, re.sub(r"\bthreads: \d+", "threads: 1", text))
         for name in LINKS:
             source, link = self.home.root / name, self.workspace.root / name
             if source.exists() and not link.is_symlink():
@@ -58,17 +58,32 @@ class Place:
         file = self.workspace.root / _score(axes)
         if not file.is_file() or not self._current(axes):
             return None
-        records = [self.workspace.beside(stage, axes) / "run.json" for stage in STAGES]
+        behind = [(stage.name, own) for stage, own in self._behind(axes)]
+        records = [self.workspace.beside(*instance) / "run.json" for instance in behind]
         runs = [read_json(record) for record in records if record.is_file()]
         started = [run["started"] for run in runs]
         if started != sorted(started) or any(run["seconds"] is None for run in runs):
             return None
-        seconds = next((run["seconds"] for run in runs if run["stage"] == "cam_train"), None)
+        trained = [f for f, (name, _) in zip(records, behind, strict=True) if "_train" in name][-1]
+        seconds = read_json(trained)["seconds"] if trained.is_file() else None
         return read_json(file) | {"seconds": seconds}
 
     def _current(self, axes: Axes) -> bool:
         """Whether the params.yaml that results were made with asks for the same as the study."""
-        return _numbers(self._written, axes) == _numbers(self.blocks, axes)
+        try:
+            behind = self._behind(axes)
+        except Refusal:  # the study has no such recipe any more
+            return False
+        keys = [param.format(**own).split(".") for stage, own in behind for param in stage.params]
+        return all(_found(self._written, *key) == _found(self.blocks, *key) for key in keys)
+
+    def _behind(self, axes: Axes) -> list[tuple[pipeline.Stage, Axes]]:
+        """Every stage that a score comes from, in the order in which they run."""
+        return pipeline.upstream(_score(axes), self._stages, self.blocks)
+
+    @cached_property
+    def _stages(self) -> list[pipeline.Stage]:
+        return pipeline.load(self.home.pipeline)
 
     def run(self, runs: list[Axes], jobs: int | None) -> int:
         """Bring these runs about, `jobs` stages at once; return Snakemake's exit code.
@@ -95,15 +110,6 @@ class _Plain(yaml.SafeDumper):
 
 def _score(axes: Axes) -> str:
     return str(Workspace().path("cam_eval", "metrics.json", axes))
-
-
-def _numbers(blocks: dict, axes: Axes) -> tuple:
-    """All that a run takes from a params.yaml."""
-    data, seed, cam = axes["data"], axes["seed"], axes["cam"]
-    return tuple(
-        _found(blocks, *keys)
-        for keys in (("data", data, "prepare"), ("seed", seed), ("cam", cam, data))
-    )
 
 
 def _found(blocks: dict, *keys: str) -> Any:

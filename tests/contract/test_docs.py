@@ -2,7 +2,7 @@
 
 import re
 
-from fbr import pipeline
+from fbr import params, pipeline
 from fbr.show import plots
 from tests.checkout import ROOT
 
@@ -10,8 +10,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_drawing_of_the_pipeline_is_current():
-    stages = pipeline.load(ROOT / "dvc.yaml")
-    drawing = plots.graph([(s.name, s.desc) for s in stages], sorted(pipeline.edges(stages)))
+    blocks = params.read(ROOT / "params.yaml")
+    stages = pipeline.asked(pipeline.load(ROOT / "dvc.yaml"), blocks)
+    drawing = plots.graph([(s.name, s.desc) for s in stages], pipeline.downward(stages, blocks))
     assert (ROOT / "docs" / "pipeline.svg").read_text() == drawing + "\n", "run docs/make.py"
 
 

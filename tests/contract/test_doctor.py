@@ -60,6 +60,10 @@ def test_the_command_exits_with_two_where_params_are_wrong(folder, capsys, monke
             "irn_train .*crf/seeds, which nothing under run: makes",
         ),
         (
+            lambda p: p["run"].update(amn=["amn"], cam=["plain", "amn"]),
+            "amn_train .*plain/amn_seeds/seeds, which nothing under run: makes",
+        ),
+        (
             lambda p: p["cam"]["plain"].pop("toy"),
             "cam_train needs the block cam.plain.toy.cam_train",
         ),

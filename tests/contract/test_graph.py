@@ -21,6 +21,7 @@ DATA = ("toy", "voc", "coco")
 def folder(tmp_path_factory) -> Path:
     """A checkout of the real pipeline with a wide matrix, all datasets included."""
     run = {"data": [*DATA], "seed": ["s0", "s1"], "seg": ["deeplabv2", "deeplabv3plus"]}
+    run |= {"amn": ["amn"], "cam": ["plain", "amn"], "crf": ["crf", "amn_seeds"]}
     return checkout.make(tmp_path_factory.mktemp("real"), toy=False, **run)
 
 
@@ -63,7 +64,8 @@ def test_both_engines_have_the_same_instances(dvc, snakemake, folder):
 
 
 def test_both_engines_have_the_same_edges(dvc, snakemake, folder):
-    ours = pipeline.edges(pipeline.load(folder / "dvc.yaml"))
+    stages, blocks = pipeline.load(folder / "dvc.yaml"), params.read(folder / "params.yaml")
+    ours = pipeline.edges(stages, blocks)
     theirs = {
         (before.addressing.split(":")[-1], name)
         for name, (_, deps) in dvc.items()
@@ -103,6 +105,14 @@ def test_meta_becomes_threads_and_resources(snakemake, folder):
 def test_what_run_does_not_list_can_be_asked_for_by_its_path(folder):
     path = "results/coco/s4/plain/irn/deeplabv3plus/seg_eval/metrics.json"
     assert "seg_eval@coco-s4-plain-irn-deeplabv3plus" in jobs(folder, path)
+
+
+def test_a_second_round_shows_where_its_seeds_come_from(dvc, snakemake):
+    after = snakemake["amn_train@voc-s1-amn"]["after"]
+    assert set(after) == {"prepare@voc", "crf_refine@voc-s1-plain-amn_seeds"}
+    assert "crf_refine@voc-s1-plain-amn_seeds" in snakemake["amn_infer@voc-s1-amn"]["after"]
+    assert "amn_infer@voc-s1-amn" in snakemake["cam_eval@voc-s1-amn"]["after"]
+    assert "cam_train@voc-s1-amn" not in snakemake
 
 
 @pytest.mark.parametrize("data", DATA)

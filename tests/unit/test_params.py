@@ -13,6 +13,7 @@ from tests.checkout import ROOT
 
 BLOCKS = params.read(ROOT / "params.yaml")
 TRAIN = "cam.plain.toy.cam_train"
+EVAL = {"cam_eval": {"split": "train", "threshold": 0.3}}
 CRF = "mask.crf.toy.crf_refine.crf"
 
 
@@ -125,10 +126,12 @@ def test_a_value_out_of_range_is_refused(where, value, said):
         (
             "run.cam",
             ["plane"],
-            "'plane', expected one of plain, plain_fbr, plain_fbr_plus. Did you mean 'plain'?",
+            "'plane', expected one of plain, plain_fbr, ",
         ),
         ("run.irn", ["crf"], "'crf', expected one of irn."),
-        (f"{TRAIN}.method", "plian", "'plian', expected one of plain. Did you mean 'plain'?"),
+        ("run.amn", ["plain"], "'plain', expected one of amn, amn_fbr."),
+        ("run.base", ["amn"], "'amn', expected one of plain, plain_fbr, "),
+        (f"{TRAIN}.method", "plian", "'plian', expected one of plain, "),
         (f"{TRAIN}.network.name", "smal", "'smal', expected one of small, mobilenet_v2, resnet50"),
         ("seg.deeplabv2.voc.seg_train.head", "deeplab", "'deeplab', expected one of deeplabv2, d"),
         ("seg.deeplabv2.toy.seg_train.loss", "entropy", "'entropy', expected one of cross_entropy"),
@@ -249,6 +252,27 @@ def test_axes_take_the_blocks_that_have_their_stage(numbers):
     assert "crf" in numbers.variants("crf")
     assert "crf" not in numbers.variants("irn")
     assert "irn" in numbers.variants("irn")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (
+            "amn_train",
+            "found cam_train and cam_infer and amn_train, expected cam_train and cam_inf",
+        ),
+        ("amn_infer", "found cam_train and cam_infer and amn_infer, expected"),
+    ],
+)
+def test_a_cam_is_made_one_way(key, said):
+    block = BLOCKS["cam"]["amn"]["toy"][key]
+    assert said in refusal(f"cam.plain.toy.{key}", block)
+    assert "found neither, expected" in refusal("cam.plain.toy", EVAL)
+
+
+def test_a_cam_says_what_its_maps_were_made_with(numbers):
+    assert numbers.cam["plain"]["voc"].infer is numbers.cam["plain"]["voc"].cam_infer
+    assert numbers.cam["amn"]["voc"].infer is numbers.cam["amn"]["voc"].amn_infer
 
 
 def test_of_finds_the_block_of_a_stage(numbers):

@@ -146,12 +146,58 @@ def test_inputs_are_files_or_all_below_a_folder(stages, stage):
 
 
 def test_edges_lead_from_writers_to_readers(stages):
-    assert pipeline.edges(stages) == {
+    assert pipeline.edges(stages, CONFIG) == {
         ("prepare", "train"),
         ("train", "crf"),
         ("train", "irn"),
         *((name, "report") for name in ("train", "crf", "irn")),
     }
+
+
+AGAIN = """
+  again:
+    desc: Learn from the masks of another
+    matrix: {data: "${run.data}", seed: "${run.seed}", cam: "${run.cam}"}
+    cmd: again
+    deps: ["results/${item.data}/${item.seed}/plain/crf/masks"]
+    params: ["seed.${item.seed}", "cam.${item.cam}.${item.data}.again"]
+    outs: ["results/${item.data}/${item.seed}/${item.cam}/model"]
+"""
+SECOND = CONFIG | {"cam": CONFIG["cam"] | {"second": {"toy": {"again": 1}}}}
+
+
+@pytest.fixture
+def rounds(write):
+    """The pipeline with a second stage that makes models, from the masks of the first."""
+    before, after = TEXT.split("  report:\n")
+    return pipeline.load(write(before.rstrip() + AGAIN + "  report:\n" + after))
+
+
+def test_a_second_round_leads_back_and_is_drawn_without(rounds):
+    circle = {("crf", "again"), ("again", "crf"), ("again", "irn")}
+    found = pipeline.edges(rounds, SECOND)
+    assert circle <= found
+    assert ("irn", "again") not in found, "it reads the masks of crf alone"
+    assert found - set(pipeline.downward(rounds, SECOND)) == {("again", "crf"), ("again", "irn")}
+
+
+def test_what_run_does_not_ask_for_is_not_drawn(stages):
+    less = CONFIG | {"run": CONFIG["run"] | {"irn": []}}
+    assert [s.name for s in pipeline.asked(stages, CONFIG)] == [s.name for s in stages]
+    assert [s.name for s in stages if s not in pipeline.asked(stages, less)] == ["irn"]
+
+
+def test_upstream_is_everything_behind_a_path_in_its_order(rounds):
+    found = pipeline.upstream("results/toy/s1/second/irn/masks", rounds, SECOND)
+    assert [(stage.name, axes.get("cam")) for stage, axes in found] == [
+        ("prepare", None),
+        ("train", "plain"),
+        ("crf", "plain"),
+        ("again", "second"),
+        ("irn", "second"),
+    ]
+    with pytest.raises(Refusal, match="no cam 'secnd' for train, .* mean 'second'"):
+        pipeline.upstream("results/toy/s1/secnd/model", rounds, SECOND)
 
 
 @pytest.mark.parametrize(

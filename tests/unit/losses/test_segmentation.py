@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fbr.losses.segmentation import balanced_cross_entropy, cross_entropy
+from tests.reference import amn
 from tests.reference import losses as reference
 
 SHAPES = [(1, 1, 1, 1), (1, 2, 1, 1), (2, 4, 5, 7), (3, 1, 3, 2)]
@@ -48,6 +49,16 @@ def test_balanced_is_the_mean_of_two_means(shape):
     assert parts["foreground"][1].item() == len(foreground)
     expected = (mean(background) + mean(foreground)) / 2
     assert total(parts).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.4, 0.5])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 4, 5, 7)])
+def test_smoothed_targets_are_the_equation(shape, smoothing):
+    logits, target = example(shape)
+    pixels = logits.permute(0, 2, 3, 1).reshape(-1, shape[1]).tolist()
+    expected = amn.balanced(pixels, target.flatten().tolist(), smoothing)
+    found = total(balanced_cross_entropy(logits, target, smoothing))
+    assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 12)])

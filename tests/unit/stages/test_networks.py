@@ -14,6 +14,7 @@ from fbr.stages import networks
 from tests.reference import numbers
 
 CPU = torch.device("cpu")
+AMN = {"rates": [1, 2], "deviation": 0.01, "dropout": 0.1, "smoothing": 0.4}
 SMALL = {"name": "small", "stride": 8, "weights": "none", "freeze": 0}
 
 
@@ -39,6 +40,10 @@ BUILT = {
     "cam_train with fbr": (
         lambda: networks.cam_method("plain", backbone(), 2, {}, numbers.fbr()),
         described("cam_train", method="plain", options={}, fbr=numbers.fbr().model_dump()),
+    ),
+    "amn_train": (
+        lambda: networks.cam_method("amn", backbone(), 2, AMN, None),
+        described("amn_train", method="amn", options=AMN, fbr=None),
     ),
     "irn_train": (irn, described("irn_train", width=8)),
     "seg_train": (

@@ -85,6 +85,12 @@ def test_a_file_must_hold_the_share_asked_for(job, tmp_path):
     assert training.backbone(job("cam_train"), network.model_copy(update={"least_matched": 0.5}))
 
 
+@pytest.mark.parametrize("stage", ["cam_train", "amn_train"])
+def test_a_cam_cannot_start_from_itself(job, stage):
+    with pytest.raises(Refusal, match="weights: found 'cam', expected none"):
+        training.backbone(job(stage, cam="amn"), SMALL.model_copy(update={"weights": "cam"}))
+
+
 def test_imagenet_weights_that_cannot_be_fetched_are_refused(job, monkeypatch):
     def offline(*args: object, **options: object) -> None:
         raise OSError("no route to host")

@@ -7,9 +7,11 @@ import yaml
 
 from fbr.files.tables import write_json
 from fbr.study import plan
-from fbr.study.place import STAGES, Place
+from fbr.study.place import Place
 from fbr.workspace import Workspace
 from tests.checkout import ROOT
+
+STAGES = ("cam_train", "cam_infer", "cam_eval")
 
 
 @pytest.fixture

@@ -101,6 +101,29 @@ def test_scores_of_a_changed_recipe_are_dropped_and_others_stay(home, study, fin
     assert again.score(axes(asked, "fast")) is None
 
 
+def test_a_second_round_is_of_the_seeds_it_came_from(home, study, finish):
+    rows = {"plain": {}, "second": {"cam": "amn"}}
+    asked = study(rows)
+    place = Place(home, asked)
+    place.set_up()
+    finish(place, axes(asked, "second"))
+    assert place.score(axes(asked, "second"))
+    record = {"stage": "amn_train", "seconds": 7.5, "started": "2030-01-01 00:00:11"}
+    write_json(place.workspace.beside("amn_train", axes(asked, "second")) / "run.json", record)
+    assert place.score(axes(asked, "second"))["seconds"] == 7.5
+    for change in (
+        {"cam": {"plain": {"toy": {"cam_train": {"lr": 0.01}}}}},
+        {"mask": {"amn_seeds": {"toy": {"crf_refine": {"fg_threshold": 0.5}}}}},
+    ):
+        assert Place(home, study(rows, params=change)).score(axes(asked, "second")) is None
+    other = {"cam": {"plain": {"toy": {"cam_eval": {"threshold": 0.4}}}}}
+    assert Place(home, study(rows, params=other)).score(axes(asked, "second"))
+    late = {"stage": "cam_train", "seconds": 2.5, "started": "2030-01-01 00:00:30"}
+    first = axes(asked, "second") | {"cam": "plain"}
+    write_json(place.workspace.beside("cam_train", first) / "run.json", late)
+    assert place.score(axes(asked, "second")) is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_what_was_started_too(tmp_path, number):
     def interrupt() -> None:

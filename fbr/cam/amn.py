@@ -1,0 +1,79 @@
+"""AMN: pixels of another CAM's confident seeds classified apart (Lee, Kim and Shim, CVPR 2022).
+
+The image's labels condition the features, so that the network knows what it may find.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fbr.cam.method import TINY, Method, Seeded, Seen
+from fbr.losses.segmentation import balanced_cross_entropy
+from fbr.params import Counts, Positive, Strict
+
+if TYPE_CHECKING:
+    from fbr.nets.backbones import Backbone
+
+
+class Amn(Seeded):
+    """Features times a code of the labels, under parallel dilated convolutions (ASPP)."""
+
+    class Options(Strict):
+        rates: Counts  # dilations
+        deviation: Positive  # of the convolutions' first weights
+        dropout: Annotated[float, Field(ge=0, lt=1)]
+        smoothing: Annotated[float, Field(ge=0, le=0.5)]  # ε, of a target to the other classes
+
+    def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
+        super().__init__()
+        self.backbone, self.width = backbone, backbone.channels[-1]
+        self.encode = nn.Linear(classes, self.width)
+        self.dropout = nn.Dropout(options.dropout)
+        self.classify = nn.ModuleList(
+            nn.Conv2d(self.width, 1 + classes, 3, padding=rate, dilation=rate)
+            for rate in options.rates
+        )
+        for branch in self.classify:
+            nn.init.normal_(branch.weight, std=options.deviation)
+            nn.init.zeros_(branch.bias)
+        self.head, self.smoothing = [self.encode, self.classify], options.smoothing
+
+    def look(self, batch: dict[str, Tensor]) -> Seen:
+        features, logits = self.conditioned(batch["image"], batch["label"])
+        seeds = batch["seeds"][:, None].float()
+        target = F.interpolate(seeds, logits.shape[2:], mode="nearest-exact")[:, 0]
+        losses = balanced_cross_entropy(logits, target.long(), self.smoothing)
+        return Seen(losses, features, logits)
+
+    def conditioned(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Features f' (B, L, h, w) and logits (B, 1+K, h, w), the background's first."""
+        features = self.backbone(images)[-1] * self.encode(label)[:, :, None, None]
+        dropped = self.dropout(features)
+        return features, sum(branch(dropped) for branch in self.classify)
+
+    @property
+    def reread(self) -> bool:
+        """Whether FBR makes the maps of inference."""
+        return self.background is not None and self.background.numbers.maps != "cam"
+
+    def maps(self, images: Tensor, label: Tensor) -> Tensor:
+        """Logits (B, 1+K, h, w), or foreground maps (B, K, h, w) where FBR makes them."""
+        features, logits = self.conditioned(images, label)
+        if not self.reread:
+            return logits
+        chance = logits.float().softmax(1)[:, 1:] * label[:, :, None, None]
+        return self.background.reread(chance, features)
+
+    def finish(self, found: Tensor, keys: Tensor, background: Tensor) -> Tensor:
+        """Chances of classes: as they are on background, elsewhere from their least to their most.
+
+        A class's least and most are those of the whole image.
+        """
+        if self.reread:
+            return Method.finish(self, found, keys)
+        chance = found.softmax(0)[keys]
+        least, most = (extreme((1, 2), keepdim=True) for extreme in (chance.amin, chance.amax))
+        return torch.where(background, chance, (chance - least) / (most - least).clamp(min=TINY))
