@@ -10,6 +10,30 @@ VARIANTS = ("amn", "amn_fbr")
 FIRST = ("cam_train", "cam_infer", "amn_seeds/crf_refine")
 SECOND = ("amn_train", "amn_infer", "cam_eval")
 
+# A matrix of the two rounds and nothing behind them.
+ROUNDS = {"amn": ["amn"], "cam": ["plain", "amn"], "crf": ["amn_seeds"]} | {
+    axis: [] for axis in ("irn", "mask", "seg", "inst")
+}
+
+
+def test_both_engines_run_two_rounds_and_each_believes_the_other(tmp_path):
+    folder = checkout.make(tmp_path / "fbr", **ROUNDS)
+    done = checkout.engine(folder, "dvc", "repro", "-q", "amn_train@toy-s0-amn")
+    assert done.returncode == 0, done.stderr
+    first = ["prepare toy", *(f"{stage} toy s0 plain" for stage in ("cam_train", "cam_infer"))]
+    first += ["crf_refine toy s0 plain amn_seeds", "amn_train toy s0 amn"]
+    assert checkout.trace(folder) == first
+    synced = checkout.engine(folder, "fbr", "sync")
+    assert "Snakemake: 5 recorded that DVC ran" in synced.stdout, synced.stderr
+    done = checkout.engine(folder, "snakemake", "--cores", "1", "all")
+    assert done.returncode == 0, done.stderr
+    rest = checkout.trace(folder)
+    assert not set(rest) & set(first)
+    assert rest.index("amn_infer toy s0 amn") < rest.index("cam_eval toy s0 amn")
+    synced = checkout.engine(folder, "fbr", "sync")
+    assert f"DVC:       {len(rest)} recorded that Snakemake ran" in synced.stdout, synced.stderr
+    assert checkout.engine(folder, "dvc", "status", "-q").returncode == 0
+
 
 def test_it_runs_behind_plain_and_brings_about_nothing_else(tmp_path):
     folder = tiny.make(tmp_path / "fbr")

@@ -196,7 +196,7 @@ def test_upstream_is_everything_behind_a_path_in_its_order(rounds):
         ("again", "second"),
         ("irn", "second"),
     ]
-    with pytest.raises(Refusal, match="no cam 'secnd' for train, .* mean 'second'"):
+    with pytest.raises(Refusal, match=r"no cam 'secnd' for train, .* mean 'second'"):
         pipeline.upstream("results/toy/s1/secnd/model", rounds, SECOND)
 
 
