@@ -481,6 +481,11 @@ class Params(Strict):
             known = self.variants(axis)
             for name in names:
                 one_of(known, name, f"params.yaml: run.{axis}")
+        if both := [name for name in self.variants("base") if name in self.variants("amn")]:
+            raise Refusal(
+                f"params.yaml: cam.{both[0]}: found cam_train for one dataset and amn_train for "
+                "another; give each a block of its own"
+            )
         for axis in ("cam", "mask", "seg", "inst"):
             for name, recipes in getattr(self, axis).items():
                 for data in recipes:

@@ -75,5 +75,5 @@ class Amn(Seeded):
         if self.reread:
             return Method.finish(self, found, keys)
         chance = found.softmax(0)[keys]
-        least, most = (extreme((1, 2), keepdim=True) for extreme in (chance.amin, chance.amax))
+        least, most = chance.amin((1, 2), keepdim=True), chance.amax((1, 2), keepdim=True)
         return torch.where(background, chance, (chance - least) / (most - least).clamp(min=TINY))

@@ -270,6 +270,11 @@ def test_a_cam_is_made_one_way(key, said):
     assert "found neither, expected" in refusal("cam.plain.toy", EVAL)
 
 
+def test_a_cam_is_made_the_same_way_for_every_dataset():
+    said = refusal("cam.plain.voc", BLOCKS["cam"]["amn"]["voc"])
+    assert said.startswith("cam.plain: found cam_train for one dataset and amn_train for another")
+
+
 def test_a_cam_says_what_its_maps_were_made_with(numbers):
     assert numbers.cam["plain"]["voc"].infer is numbers.cam["plain"]["voc"].cam_infer
     assert numbers.cam["amn"]["voc"].infer is numbers.cam["amn"]["voc"].amn_infer
