@@ -269,11 +269,11 @@ class Background(nn.Module):
             "nroi_spread": (apart, (regions.norm(dim=2) * count).sum()),
         }
         if "companions" in batch:
-            ground = (batch["companions"] > 0).float()[:, None]
-            ground = F.adaptive_avg_pool2d(ground, size).flatten(1)  # (B, N), share of a position
+            ground = batch["companions"][:, None]
+            ground = F.interpolate(ground, size, mode="nearest-exact").flatten(1) > 0
             nearest, none = assign(u, regions), torch.zeros_like(regions[..., 0])
-            share = (ground - 0.5) * (label == 0)
-            most = none.scatter_add(1, nearest, share) > 0
+            side = torch.where(ground, 1.0, -1.0) * (label == 0)
+            most = none.scatter_add(1, nearest, side) > 0
             watched["nroi_companions"] = ((most & count).sum(), count.sum())
         return watched
 

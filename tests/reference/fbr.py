@@ -220,3 +220,25 @@ class Queue:
         for row, label, count in zip(rows, labels, counts, strict=True):
             if count:
                 self.held.append((row.tolist(), label.tolist()))
+
+
+def watched(u, label, regions, count, ground):
+    """Norm of Z_bg, spread of NROIs around their image's mean, how many lie mostly on companions.
+
+    u (B, N, D), label (B, N), regions (B, K, D), count (B, K), ground (B, N) bool; numbers as the
+    module gives them: a mean, then pairs of sum and count.
+    """
+    norms = [np.linalg.norm(z) for image in u for z in image]
+    spread = length = on = held = 0
+    for z, here, centres, counts, shown in zip(u, label, regions, count, ground, strict=True):
+        centres = [c for c, counted in zip(centres, counts, strict=True) if counted]
+        for c in centres:
+            spread += np.linalg.norm(c - np.mean(centres, axis=0))
+            length += np.linalg.norm(c)
+        own = [[] for _ in centres]
+        for place, (pixel, seed) in enumerate(zip(z, here, strict=True)):
+            if seed == 0:
+                own[np.argmin([np.sum((pixel - c) ** 2) for c in centres])].append(shown[place])
+        on += sum(2 * sum(places) > len(places) for places in own)
+        held += len(centres)
+    return np.mean(norms), (spread, length), (on, held)

@@ -45,6 +45,28 @@ def only(name: str) -> dict[str, float]:
 # Against the equations
 
 
+def test_collapse_is_watched(monkeypatch):
+    """The background's norm, how NROIs spread, and how many lie on companion grounds."""
+    module = background(nrois=4)
+    features, scores, batch = given(images=4, height=6, width=8)
+    fine = torch.rand(4, 18, 24, generator=torch.Generator().manual_seed(3)) < 0.5
+    batch["companions"] = fine.to(torch.uint8) * 2
+    found = module.read(scores, module.project(features)[0], batch)
+    held = []
+    remember = module._remember
+    monkeypatch.setattr(
+        module, "_remember", lambda *given: held.append(remember(*given)) or held[0]
+    )
+    values = module(features, scores, batch)
+    u, (regions, count) = module.project(features)[1].detach(), held[0]
+    ground = fine[:, 1::3, 1::3].flatten(1)  # the middle of each position's 3 × 3 pixels
+    expected = twin.watched(*(part.numpy() for part in (u, found.label, regions, count, ground)))
+    names = ("background_norm", "nroi_spread", "nroi_companions")
+    assert 0 < expected[2][0] < expected[2][1]
+    for name, want in zip(names, expected, strict=True):
+        assert torch.allclose(torch.as_tensor(values[name]).float(), torch.as_tensor(want).float())
+
+
 class Recorded:
     """The negatives that a module draws, for its twin to take the same."""
 
