@@ -61,9 +61,10 @@ def _version(package: str) -> str | None:
 
 
 def _crf() -> str:
+    ours = f"numba {_version('numba') or 'missing'}"
     if importlib.util.find_spec("pydensecrf") and importlib.util.find_spec("pydensecrf.densecrf"):
-        return f"pydensecrf2 {_version('pydensecrf2') or 'of unknown version'}, compiled"
-    return "missing; pip install pydensecrf2 needs a C++ compiler"
+        return f"{ours}; pydensecrf2 {_version('pydensecrf2') or 'of unknown version'}, compiled"
+    return f"{ours}; pydensecrf2 missing, pip install pydensecrf2 needs a C++ compiler"
 
 
 def _gpu() -> str:

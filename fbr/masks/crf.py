@@ -1,11 +1,16 @@
 """Fully connected CRF that pulls label maps onto image edges (Krähenbühl and Koltun, NIPS 2011)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fbr.errors import Refusal
+
+if TYPE_CHECKING:
+    from fbr.masks.lattice import Kernel
 
 VOID = 255
 
@@ -15,7 +20,8 @@ class Crf:
     """Mean-field iterations, kernel widths (pixels, grey levels) and Potts weights.
 
     The defaults are those of IRN and AMN. The Gaussian kernel sees positions only, the bilateral
-    kernel positions and colours.
+    kernel positions and colours. Both engines compute the same: `numba` is ours and the quicker,
+    `pydensecrf` is what the published systems used.
     """
 
     iterations: int = 10
@@ -24,6 +30,7 @@ class Crf:
     bilateral_sxy: float = 50.0
     bilateral_srgb: float = 5.0
     bilateral_compat: float = 10.0
+    engine: Literal["numba", "pydensecrf"] = "numba"
 
 
 def dense_crf(image: np.ndarray, unary: np.ndarray, settings: Crf) -> np.ndarray:
@@ -34,20 +41,9 @@ def dense_crf(image: np.ndarray, unary: np.ndarray, settings: Crf) -> np.ndarray
     energies. The result sums to one at every pixel and is the same on every call.
     """
     _check(image, unary)
-    classes, height, width = unary.shape
     # float32 keeps differences of this size finite; two infinities would give NaN.
     energy = np.clip(np.asarray(unary, np.float32), -1e30, 1e30)
-    model = _pydensecrf().DenseCRF2D(width, height, classes)
-    model.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
-    model.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_compat)
-    model.addPairwiseBilateral(
-        sxy=settings.bilateral_sxy,
-        srgb=settings.bilateral_srgb,
-        # A copy, because read-only and strided images are refused by the library.
-        rgbim=image.copy(order="C"),
-        compat=settings.bilateral_compat,
-    )
-    return np.array(model.inference(settings.iterations), np.float32).reshape(unary.shape)
+    return ENGINES[settings.engine](image, np.ascontiguousarray(energy), settings)
 
 
 def unary_from_labels(labels: np.ndarray, classes: int, confidence: float = 0.7) -> np.ndarray:
@@ -87,12 +83,71 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def _pydensecrf() -> ModuleType:
+def _ours(image: np.ndarray, energy: np.ndarray, settings: Crf) -> np.ndarray:
+    """Filter all classes but the last: as they sum to one, it gets what the others leave."""
+    height, width, _ = image.shape
+    near = _kernel(height, width, settings.gaussian_sxy)
+    # Colours first, the order of a picture's planes: it is the key of a cache.
+    planes = image.transpose(2, 0, 1).tobytes()
+    alike = _kernel(height, width, settings.bilateral_sxy, settings.bilateral_srgb, planes)
+    kernels = ((settings.gaussian_compat, near), (settings.bilateral_compat, alike))
+    scores = -energy.reshape(len(energy), -1)
+    belief = _softmax(scores)
+    everything = np.ones((1, belief.shape[1]), np.float32)
+    scores[-1:] += sum(compat * kernel.filter(everything) for compat, kernel in kernels)
+    for _ in range(settings.iterations):
+        heard = sum(compat * kernel.filter(belief[:-1]) for compat, kernel in kernels)
+        belief = _softmax(np.concatenate([scores[:-1] + heard, scores[-1:] - heard.sum(axis=0)]))
+    return belief.reshape(energy.shape)
+
+
+# A mask and two passes for its seeds are of one image, and the next image is often of one size.
+@lru_cache(maxsize=2)
+def _kernel(height: int, width: int, sxy: float, srgb: float = 1, planes: bytes = b"") -> "Kernel":
+    """Kernel over positions, and over colours where `planes` holds those, uint8 (3, H, W)."""
+    try:
+        from fbr.masks.lattice import Kernel
+    except ImportError as missing:
+        raise Refusal(
+            f"the dense CRF needs numba, which cannot be imported ({missing}):"
+            " run `pip install numba`, or choose `engine: pydensecrf`"
+        ) from missing
+    places = np.indices((height, width), np.float32)[::-1].reshape(2, -1)
+    colours = np.frombuffer(planes, np.uint8).reshape(-1, height * width).astype(np.float32)
+    return Kernel(np.concatenate([places / sxy, colours / srgb]))
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    weights = scores - scores.max(axis=0)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=0)
+    return weights
+
+
+def _theirs(image: np.ndarray, energy: np.ndarray, settings: Crf) -> np.ndarray:
     try:
         from pydensecrf import densecrf
     except ImportError as missing:
         raise Refusal(
             "the dense CRF needs pydensecrf, which is not installed:"
-            " run `pip install pydensecrf2` (it is compiled on the spot and needs a C++ compiler)"
+            " run `pip install pydensecrf2` (it is compiled on the spot and needs a C++ compiler),"
+            " or choose `engine: numba`"
         ) from missing
-    return densecrf
+    classes, height, width = energy.shape
+    model = densecrf.DenseCRF2D(width, height, classes)
+    model.setUnaryEnergy(energy.reshape(classes, -1))
+    model.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_compat)
+    model.addPairwiseBilateral(
+        sxy=settings.bilateral_sxy,
+        srgb=settings.bilateral_srgb,
+        # A copy, because read-only and strided images are refused by the library.
+        rgbim=image.copy(order="C"),
+        compat=settings.bilateral_compat,
+    )
+    return np.array(model.inference(settings.iterations), np.float32).reshape(energy.shape)
+
+
+ENGINES: dict[str, Callable[[np.ndarray, np.ndarray, Crf], np.ndarray]] = {
+    "numba": _ours,
+    "pydensecrf": _theirs,
+}

@@ -24,7 +24,7 @@ LAYERS = (
     {"errors", "fbr"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PURE = {"torch", "numpy", "scipy", "skimage", "pydensecrf", "pycocotools"}
+PURE = {"torch", "numpy", "scipy", "skimage", "numba", "pydensecrf", "pycocotools"}
 FILES = sorted((ROOT / "fbr").rglob("*.py"))
 
 

@@ -3,12 +3,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from fbr.errors import Refusal
 from fbr.masks.crf import Crf, dense_crf, unary_from_labels, unary_from_probabilities
 from tests.reference import crf as reference
 
 ONE = Crf(iterations=1)
+ENGINES = ("numba", "pydensecrf")
+# Published settings by whose they are.
+NAMED = {
+    "irn": Crf(),
+    "ppc": Crf(iterations=5, bilateral_sxy=80, bilateral_srgb=13),
+    "affinitynet": Crf(bilateral_sxy=80, bilateral_srgb=13),
+    "deeplab": Crf(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def crf(request):
+    """The default settings under either engine."""
+    return Crf(engine=request.param)
 
 
 @pytest.fixture
@@ -25,6 +40,7 @@ def scene():
     return image, unary_from_labels(labels, 3) + noise
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("settings", "mean", "flips"),
     [
@@ -36,74 +52,90 @@ def scene():
         (Crf(), 0.05, 4),
     ],
 )
-def test_agrees_with_exact_mean_field(scene, settings, mean, flips):
-    """The library filters on a permutohedral lattice, an approximation.
+def test_agrees_with_exact_mean_field(scene, settings, mean, flips, engine):
+    """Both engines filter on a permutohedral lattice, an approximation.
 
     Tolerances are on the mean probability and on the number of other labels among 64, a little
     above the largest of ten random scenes. In one step, halving the bilateral weight, doubling its
     colour width or exchanging the kernels moves the mean by more than 0.02.
     """
     exact = np.array(reference.mean_field(*scene, settings))
-    ours = dense_crf(*scene, settings)
-    assert np.abs(ours - exact).mean() < mean
-    assert (ours.argmax(axis=0) != exact.argmax(axis=0)).sum() <= flips
+    found = dense_crf(*scene, replace(settings, engine=engine))
+    assert np.abs(found - exact).mean() < mean
+    assert (found.argmax(axis=0) != exact.argmax(axis=0)).sum() <= flips
 
 
-def test_pulls_labels_onto_the_edges_of_the_image():
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_engines_agree(name, classes):
+    """They build the same lattice: what differs is the order of sums in single precision."""
+    random = np.random.default_rng(classes)
+    image = random.normal(128, 60, (3, 45, 61))
+    image = gaussian_filter(image, (0, 3, 3)) * 4 - 384 + random.normal(0, 8, image.shape)
+    image = image.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    labels = gaussian_filter(random.normal(size=(classes, 45, 61)), (0, 5, 5)).argmax(axis=0)
+    unary = unary_from_labels(labels, classes, confidence=0.55)
+    ours, theirs = (dense_crf(image, unary, replace(NAMED[name], engine=e)) for e in ENGINES)
+    assert (ours.argmax(axis=0) != labels).any()
+    assert np.abs(ours - theirs).mean() < 1e-4
+    assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
+
+
+def test_pulls_labels_onto_the_edges_of_the_image(crf):
     block = np.zeros((30, 40), np.uint8)
     block[8:24, 10:30] = 1
     image = np.repeat(60 + 120 * block[:, :, None], 3, axis=2)
     shifted = np.roll(block, (3, -3), axis=(0, 1))
-    refined = dense_crf(image, unary_from_labels(shifted, 2), Crf()).argmax(axis=0)
+    refined = dense_crf(image, unary_from_labels(shifted, 2), crf).argmax(axis=0)
     assert (shifted != block).sum() > 100
     assert np.array_equal(refined, block)
 
 
-def test_probabilities_sum_to_one_and_repeat(scene):
-    first = dense_crf(*scene, Crf())
+def test_probabilities_sum_to_one_and_repeat(scene, crf):
+    first = dense_crf(*scene, crf)
     assert first.dtype == np.float32
     assert np.allclose(first.sum(axis=0), 1, atol=1e-5)
-    assert np.array_equal(first, dense_crf(*scene, Crf()))
+    assert np.array_equal(first, dense_crf(*scene, crf))
 
 
-def test_layout_of_the_arrays_does_not_matter(scene):
+def test_layout_of_the_arrays_does_not_matter(scene, crf):
     image, unary = scene
     image, unary = image[:7], unary[:, :7]
-    plain = dense_crf(image.copy(), unary.copy(), Crf())
+    plain = dense_crf(image.copy(), unary.copy(), crf)
     frozen = image.copy()
     frozen.flags.writeable = False
-    assert np.array_equal(plain, dense_crf(frozen, np.asfortranarray(unary), Crf()))
-    assert np.array_equal(plain, dense_crf(np.asfortranarray(image), unary, Crf()))
-    flipped = dense_crf(image[::-1].copy(), unary[:, ::-1].copy(), Crf())
-    assert np.array_equal(flipped, dense_crf(image[::-1], unary[:, ::-1], Crf()))
+    assert np.array_equal(plain, dense_crf(frozen, np.asfortranarray(unary), crf))
+    assert np.array_equal(plain, dense_crf(np.asfortranarray(image), unary, crf))
+    flipped = dense_crf(image[::-1].copy(), unary[:, ::-1].copy(), crf)
+    assert np.array_equal(flipped, dense_crf(image[::-1], unary[:, ::-1], crf))
 
 
-def test_inputs_are_left_alone(scene):
+def test_inputs_are_left_alone(scene, crf):
     image, unary = scene
     before = image.copy(), unary.copy()
-    dense_crf(image, unary, Crf())
+    dense_crf(image, unary, crf)
     assert np.array_equal(image, before[0])
     assert np.array_equal(unary, before[1])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3)])
 @pytest.mark.parametrize("classes", [1, 2, 21])
-def test_any_size_and_number_of_classes(size, classes):
+def test_any_size_and_number_of_classes(size, classes, crf):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-    result = dense_crf(image, random.random((classes, *size), np.float32), Crf())
+    result = dense_crf(image, random.random((classes, *size), np.float32), crf)
     assert result.shape == (classes, *size)
     assert np.allclose(result.sum(axis=0), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("huge", [1e4, 1e20, 3e38, np.inf])
-def test_huge_energies_give_certainty_not_nan(scene, huge):
+def test_huge_energies_give_certainty_not_nan(scene, huge, crf):
     image, unary = scene
     unary = unary.copy()
     unary[1:, :4] = huge
     unary[:, 7] = huge
     unary[0, 5] = -huge
-    result = dense_crf(image, unary, Crf())
+    result = dense_crf(image, unary, crf)
     assert np.isfinite(result).all()
     assert (result[0, :4] == 1).all()
     assert (result[0, 5] == 1).all()
@@ -123,10 +155,33 @@ def test_refuses_what_it_cannot_refine(image, unary, message):
         dense_crf(image, unary, Crf())
 
 
-def test_says_how_to_install_the_library(monkeypatch, scene):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    with pytest.raises(Refusal, match=r"pip install pydensecrf2.*C\+\+ compiler"):
-        dense_crf(*scene, Crf())
+@pytest.mark.parametrize(
+    ("engine", "modules", "message"),
+    [
+        ("numba", ["numba", "fbr.masks.lattice"], "numba.* or choose `engine: pydensecrf`"),
+        ("pydensecrf", ["pydensecrf"], r"pip install pydensecrf2.*C\+\+ compiler.*`engine: numba`"),
+    ],
+)
+def test_says_how_to_install_what_is_missing(monkeypatch, engine, modules, message):
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Refusal, match=message):
+        # A size of its own, for which no kernel is kept.
+        dense_crf(np.zeros((2, 9, 3), np.uint8), np.zeros((2, 2, 9)), Crf(engine=engine))
+
+
+def test_a_kept_kernel_is_not_taken_for_another_image(scene):
+    image, unary = scene
+    first = dense_crf(image, unary, Crf())
+    other = dense_crf(255 - image // 2, unary, Crf())
+    assert not np.allclose(first, other)
+    changed = image.copy()
+    assert np.array_equal(dense_crf(changed, unary, Crf()), first)
+    changed[:] = 255 - image // 2
+    assert np.array_equal(dense_crf(changed, unary, Crf()), other)
+    wider = replace(Crf(), bilateral_sxy=80)
+    assert np.array_equal(dense_crf(image.copy(), unary, wider), dense_crf(image, unary, wider))
+    assert not np.array_equal(dense_crf(image, unary, wider), first)
 
 
 def test_unary_from_labels():
