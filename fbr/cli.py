@@ -1,7 +1,6 @@
 """The command line: one command a stage, and the tools around them. Starts without torch."""
 
 import argparse
-import errno
 import importlib
 import logging
 import os
@@ -9,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from fbr.errors import Refusal, nearest
+from fbr.errors import NO_ROOM, Refusal, nearest
 from fbr.workspace import PATHS, Workspace
 
 TOOLS = {
@@ -18,8 +17,6 @@ TOOLS = {
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
 }
-# Nothing can be written here: disk, quota or file limit reached, or not allowed to.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:

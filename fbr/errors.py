@@ -1,10 +1,13 @@
 """The one exception that means "the input is at fault": a clear line and exit code 2."""
 
 import difflib
+import errno
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
+# Nothing can be written here: disk, quota or file limit reached, or not allowed to.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 class Refusal(Exception):

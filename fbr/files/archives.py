@@ -1,0 +1,133 @@
+"""Unpack a tar or zip that a stranger made: nothing outside the folder, no links, no bombs."""
+
+import gzip
+import lzma
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from fbr.errors import Refusal
+from fbr.files.atomic import replacing
+
+GROWTH = 50  # times its packed size is more than photographs, masks and annotations ever unpack to
+SMALL = 1 << 20  # bytes that any archive may unpack to
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,  # a password is wanted
+    # A member below another one that is a file:
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
+
+
+class _Member(NamedTuple):
+    """One plain file of an archive, still packed."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(
+    archive: Path, folder: Path, told: Callable[[int], None] = lambda files: None
+) -> list[str]:
+    """Unpack all plain files below `folder`; return the names of links and devices left out.
+
+    What `folder` has is not unpacked again. Until all of it is there the rest lies in `half(…)`,
+    where a killed run goes on. A name that leads out of the folder condemns the whole archive.
+    """
+    partial, odd, bytes_in_all = half(archive, folder), [], 0
+    partial.mkdir(parents=True, exist_ok=True)
+    most = max(SMALL, GROWTH * archive.stat().st_size)
+    try:
+        for number, member in enumerate(_members(archive, odd), start=1):
+            path = _safe(member.name, archive)
+            bytes_in_all += member.size
+            if bytes_in_all > most:
+                raise Refusal(
+                    f"{archive}: unpacks to more than {GROWTH} times its size, as no data set "
+                    "does; delete it and fetch it from another mirror"
+                )
+            if not any(_has(base / path, member.size) for base in (folder, partial)):
+                _copy(member, partial / path)
+            told(number)
+    except BROKEN as error:
+        shutil.rmtree(partial)
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise Refusal(
+            f"{archive}: broken ({said}); delete it and run again to fetch it anew"
+        ) from None
+    except Refusal:
+        shutil.rmtree(partial)
+        raise
+    for file in [path for path in partial.rglob("*") if path.is_file()]:
+        target = folder / file.relative_to(partial)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
+    shutil.rmtree(partial)
+    return odd
+
+
+def half(archive: Path, folder: Path) -> Path:
+    """Where an archive is unpacked at first: while this is there, `folder` may hold half of it."""
+    return folder / f".{archive.name}.partial"
+
+
+def _members(archive: Path, odd: list[str]) -> Iterator[_Member]:
+    """The plain files in the archive's order; links and devices only come to `odd`."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                kind = info.external_attr >> 28  # of a Unix mode; 0 where there is none
+                if kind not in (0, 0o10) and not info.is_dir():
+                    odd.append(info.filename)
+                elif not info.is_dir():
+                    yield _Member(info.filename, info.file_size, lambda i=info: packed.open(i))
+        return
+    with tarfile.open(archive) as packed:
+        for info in packed:
+            if info.isreg():
+                yield _Member(info.name, info.size, lambda i=info: packed.extractfile(i))
+            elif not info.isdir():
+                odd.append(info.name)
+        # A tar that was cut between two members looks whole but for the empty block at its end.
+        packed.fileobj.seek(packed.offset)
+        if packed.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it ends before its end mark")
+        while packed.fileobj.read(1 << 20):
+            pass  # The checksum of a tar.gz is looked at where it ends.
+
+
+def _safe(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name)
+    odd = not path.parts or set(name) & set("\\:\0") or len(os.fsencode(path.name)) > 200
+    if odd or path.is_absolute() or ".." in path.parts:
+        raise Refusal(
+            f"{archive}: holds {name[:80]!r}, which is no file below the folder it is unpacked in; "
+            "do not trust it, delete it and fetch it from another mirror"
+        )
+    return path
+
+
+def _has(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _copy(member: _Member, target: Path) -> None:
+    with member.open() as packed, replacing(target) as partial:
+        with open(partial, "wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        if (found := partial.stat().st_size) != member.size:
+            raise tarfile.ReadError(f"{member.name} has {found} bytes, expected {member.size}")
