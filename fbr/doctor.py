@@ -124,5 +124,8 @@ def _dataset(data: str, source: params.BaseModel, workspace: Workspace) -> list[
     from fbr.datasets import SOURCES
 
     if lines := SOURCES[source.source].missing(source, workspace.root):
-        return ["not prepared, and cannot be yet; it needs", *(f"  {line}" for line in lines)]
+        said = [f"  {line}" for line in lines.values()]
+        if lines.keys() <= getattr(source, "archives", {}).keys():
+            return ["not prepared; prepare will first fetch into downloads/", *said]
+        return ["not prepared, and cannot be yet; it needs", *said]
     return [f"not prepared; it can be: snakemake --cores all cam_{data}"]

@@ -122,27 +122,65 @@ class ToySource(Strict):
     world: ToyWorld
 
 
-class VocSource(Strict):
-    """A folder in the layout of VOCdevkit/VOC2012."""
+Url = Annotated[str, Field(pattern=r"^https?://\S+/[\w.-]+$")]
+Label = Annotated[str, Field(pattern=r"^[^\s;,|]+$")]
+
+
+class Archive(Strict):
+    """A file to fetch into downloads/, from the first mirror that gives it whole."""
+
+    urls: Annotated[list[Url], Field(min_length=1)]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+
+    @property
+    def file(self) -> str:
+        """Its name under downloads/, that of the first mirror."""
+        return self.urls[0].rpartition("/")[2]
+
+
+class Fetched(Strict):
+    """A public dataset: in a folder of the user's, or fetched; both are looked through."""
+
+    root: str
+    counts: dict[Name, Count] = {}  # how many images a split must have, if it has any
+    saliency: str | None = None  # a folder of maps, named after the images
+
+
+class VocSource(Fetched):
+    """VOC 2012, with the masks of SBD or without, in any of the layouts it goes round in."""
 
     source: Literal["voc"]
-    root: str
     train_masks: str  # SegmentationClassAug holds the masks of SBD, too
     classes: list[Name] | None = None  # a subset; every other class becomes void
+    labels: Literal["masks", "xml"] = "masks"  # what image labels are read from
+    archives: dict[Literal["trainval", "sbd", "test"], Archive] = {}
 
 
-class CocoSource(Strict):
+class CocoSource(Fetched):
     """COCO 2014: `images` folders and the instance annotations."""
 
     source: Literal["coco"]
-    root: str
+    labels: Literal["masks", "json"] = "masks"  # small objects vanish in masks
+    archives: dict[Literal["train", "val", "annotations"], Archive] = {}
+
+
+class FolderSource(Strict):
+    """The user's own images, and a CSV of their labels: id, labels, and split if there are some."""
+
+    source: Literal["folder"]
+    images: str  # a folder
+    table: str  # the CSV
+    classes: list[Label] | None = None  # by id; those of the CSV, sorted, where there are no masks
+    masks: str | None = None  # a folder of <id>.png, to score against
+    saliency: str | None = None
 
 
 def _tags(source: type[BaseModel]) -> tuple[str, ...]:
     return get_args(source.model_fields["source"].annotation)
 
 
-TAGS = [tag for source in (ToySource, VocSource, CocoSource) for tag in _tags(source)]
+SOURCES = (ToySource, VocSource, CocoSource, FolderSource)
+TAGS = [tag for source in SOURCES for tag in _tags(source)]
 
 
 class MaskEval(Strict):
@@ -162,7 +200,9 @@ class ReportParams(Strict):
 
 
 class DataBlock(Strict):
-    prepare: Annotated[ToySource | VocSource | CocoSource, Field(discriminator="source")]
+    prepare: Annotated[
+        ToySource | VocSource | CocoSource | FolderSource, Field(discriminator="source")
+    ]
     mask_eval: MaskEval
     submit: Submit
     report: ReportParams

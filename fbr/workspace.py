@@ -9,6 +9,7 @@ from pathlib import Path
 
 AXES = ("data", "seed", "cam", "mask", "seg", "inst")
 
+DOWNLOADS = "downloads"  # archives of datasets, what they unpack to, and whatever else is fetched
 DATA = "data/{data}"
 CAM = "results/{data}/{seed}/{cam}"
 MASK = f"{CAM}/{{mask}}"
@@ -29,7 +30,8 @@ def _network(folder: str) -> dict[str, str]:
 PATHS: dict[str, dict[str, str]] = {
     "prepare": _files(
         DATA,
-        *("images", "masks", "instances", "saliency", "companions", "index.csv", "classes.json"),
+        *("images", "masks", "instances", "saliency", "companions"),
+        *("index.csv", "classes.json", "found.json"),
     ),
     "cam_train": _network(f"{CAM}/cam_train"),
     "cam_infer": _files(f"{CAM}/cam_infer", "cams"),
@@ -71,6 +73,10 @@ class Workspace:
         segments = [axes[a] for a in AXES if a in axes]
         top = "reports" if stage == "report" else "results"
         return self.root.joinpath(top, *segments, *([] if stage == "report" else [stage]))
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / DOWNLOADS
 
     @property
     def params(self) -> Path:

@@ -1,5 +1,5 @@
 """Datasets: sources that `prepare` draws from, and the one prepared form everything else reads."""
 
-from fbr.datasets import coco, toy_source, voc
+from fbr.datasets import coco, folder, toy_source, voc
 
-SOURCES = {"toy": toy_source, "voc": voc, "coco": coco}
+SOURCES = {"toy": toy_source, "voc": voc, "coco": coco, "folder": folder}

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,14 @@ class Entry:
     width: int
     splits: tuple[str, ...]
     classes: tuple[int, ...]
+
+
+class Built(NamedTuple):
+    """What a source made: the index, the class names by id, and what found.json shall say."""
+
+    entries: list[Entry]
+    names: list[str]
+    found: dict[str, Any]
 
 
 def write_index(folder: Path, entries: list[Entry], names: list[str]) -> None:

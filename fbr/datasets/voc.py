@@ -1,14 +1,28 @@
-"""Pascal VOC 2012 from a folder in VOCdevkit's layout, with all classes or some of them."""
+"""Pascal VOC 2012, with SBD or without, with all classes or some of them.
 
+It goes round in many layouts: the challenge's archives, SBD's masks as MATLAB files or as the
+folder SegmentationClassAug, lists of ids beside them or in the `voc12/` of IRN and its heirs. What
+is in the folder that the user named, or was fetched, is put together from all of these.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 
-from fbr.datasets.prepared import VOID, Entry, checked_ids
+from fbr.datasets import saliency
+from fbr.datasets.prepared import VOID, Built, Entry, checked_ids
+from fbr.datasets.workers import Watched, in_order, unwatched
 from fbr.errors import Refusal, nearest
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
 from fbr.params import VocSource
+from fbr.workspace import DOWNLOADS
 
 CLASSES = (
     "aeroplane",
@@ -32,8 +46,14 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-WHENCE = "VOC 2012: the VOCtrainval_11-May-2012 archive of the PASCAL VOC challenge, unpacked"
-WHENCE_AUG = "SegmentationClassAug: VOC's masks with those of SBD, as many WSSS projects give them"
+WHENCE = {
+    "trainval": "VOC 2012: VOCtrainval_11-May-2012.tar of the PASCAL VOC challenge",
+    "sbd": "the masks of train_aug: {masks}, or SBD's benchmark.tgz",
+    "test": "the test images: VOC2012test.tar of the challenge's evaluation server",
+}
+OTHER_YEARS = re.compile(r"VOC20(0\d|1[01])")
+SPLITS = ("train", "train_aug", "trainval", "val", "test")
+LISTS = ("ImageSets/Segmentation", "ImageSets/SegmentationAug", "voc12")
 
 
 def names(source: VocSource) -> list[str]:
@@ -48,70 +68,263 @@ def names(source: VocSource) -> list[str]:
     return ["background", *(c for c in CLASSES if c in chosen)]
 
 
-def missing(source: VocSource, root: Path) -> list[str]:
-    """What must be fetched first, a line each."""
-    base = root / source.root
-    needed = {
-        base / "JPEGImages": WHENCE,
-        base / "ImageSets" / "Segmentation": WHENCE,
-        base / source.train_masks: WHENCE_AUG,
-    }
-    return [
-        f"{path.relative_to(root) if path.is_relative_to(root) else path}: {whence}"
-        for path, whence in needed.items()
-        if not path.is_dir()
-    ]
+@dataclass
+class Layout:
+    """What of VOC and SBD lies in some folders, wherever in them."""
+
+    places: list[Path]
+    train_masks: str
+
+    def _below(self, path: str) -> list[Path]:
+        """Folders of this path, up to three folders down, but none of another year of VOC."""
+        found = (
+            folder
+            for place in self.places
+            for depth in ("", "*/", "*/*/", "*/*/*/")
+            for folder in sorted(place.glob(depth + path))
+            if folder.is_dir() and not OTHER_YEARS.search(str(folder.relative_to(place)))
+        )
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def _images(self) -> list[Path]:
+        return self._below("JPEGImages")
+
+    @cached_property
+    def _masks(self) -> list[Path]:
+        """Folders of masks, the wanted ones first."""
+        names = dict.fromkeys([self.train_masks, "SegmentationClass"])
+        return [folder for name in names for folder in self._below(name)]
+
+    @cached_property
+    def _sbd(self) -> list[Path]:
+        return [folder for folder in self._below("cls") if any(folder.glob("*.mat"))]
+
+    @cached_property
+    def beside(self) -> dict[str, list[Path]]:
+        """Folders of what else there may be of an image."""
+        return {name: self._below(name) for name in ("SegmentationObject", "Annotations")}
+
+    @cached_property
+    def saliency(self) -> list[Path]:
+        return self._below("Saliency")
+
+    def image(self, id: str) -> Path | None:
+        return _first(self._images, f"{id}.jpg")
+
+    def mask(self, id: str) -> Path | None:
+        """Its mask as PNG, else as SBD's MATLAB file."""
+        return _first(self._masks, f"{id}.png") or _first(self._sbd, f"{id}.mat")
+
+    @cached_property
+    def splits(self) -> dict[str, list[str]]:
+        """Ids by split; train_aug, where no list says it, is all with a mask that is not in val."""
+        found: dict[str, list[str]] = {}
+        for folder in [folder for path in LISTS for folder in self._below(path)]:
+            for file in sorted(folder.glob("*.txt")):
+                ids = [Path(line.split()[0]).stem for line in _lines(file) if line.strip()]
+                name = re.sub(r"^train_?aug$", "train_aug", file.stem.removesuffix("_id"))
+                if name in SPLITS or folder.name != "voc12":  # a package with more than lists
+                    found.setdefault(name, list(dict.fromkeys(ids)))
+        if {"train", "val"} <= found.keys() and "train_aug" not in found and self.augmented:
+            more = [p.stem for p in self._augmenting() if p.suffix in (".png", ".mat")]
+            ids = {*found["train"], *more} - {*found["val"]}
+            found["train_aug"] = sorted(ids)
+        return {name: ids for name, ids in found.items() if ids}
+
+    def _augmenting(self) -> list[Path]:
+        wanted = [f for f in self._masks if f.name == self.train_masks != "SegmentationClass"]
+        return [path for folder in [*wanted, *self._sbd] for path in folder.iterdir()]
+
+    @property
+    def augmented(self) -> bool:
+        """Whether there are masks of more images than VOC's own."""
+        return bool(self._sbd) or any(
+            f.name == self.train_masks != "SegmentationClass" for f in self._masks
+        )
+
+    @property
+    def lacks(self) -> list[str]:
+        """Which archives would bring what is not there."""
+        missing = []
+        if not (self._images and self._masks and self.splits):
+            missing.append("trainval")
+        if not self.augmented and self.train_masks != "SegmentationClass":
+            missing.append("sbd")
+        if not any(self.image(id) for id in self.splits.get("test", [])):
+            missing.append("test")
+        return missing
+
+
+def _first(folders: list[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise Refusal(f"{file}: not a list of ids; fetch it again") from None
+
+
+def layout(source: VocSource, root: Path) -> Layout:
+    """Look through the user's folder and what was fetched."""
+    places = dict.fromkeys([root / source.root, root / DOWNLOADS / source.source])
+    return Layout([place for place in places if place.is_dir()], source.train_masks)
+
+
+def missing(source: VocSource, root: Path) -> dict[str, str]:
+    """What must be fetched first, by archive; the test images only where they can be."""
+    lacks = layout(source, root).lacks
+    wanted = [key for key in lacks if key != "test" or key in source.archives]
+    return {key: f"{source.root}: {WHENCE[key].format(masks=source.train_masks)}" for key in wanted}
+
+
+def inputs(source: VocSource, root: Path) -> list[Path]:
+    """Files that half-done work depends on: none, for all of it is done again."""
+    return []
+
+
+class _Task(NamedTuple):
+    """One image, and all files of it."""
+
+    id: str
+    splits: tuple[str, ...]
+    image: Path
+    mask: Path | None
+    objects: Path | None
+    annotation: Path | None
 
 
 def build(
-    source: VocSource, root: Path, folders: dict[str, PartialFolder]
-) -> tuple[list[Entry], list[str]]:
-    """Link the images, rewrite the masks in the contract's ids, and read the split lists."""
+    source: VocSource,
+    root: Path,
+    folders: dict[str, PartialFolder],
+    processes: int = 1,
+    watched: Watched = unwatched,
+) -> Built:
+    """Link the images, rewrite the masks in the contract's ids, and read labels and splits."""
     if lines := missing(source, root):
-        raise Refusal(f"VOC is not there yet: {'; '.join(lines)}")
-    base = root / source.root
-    splits: dict[str, list[str]] = {}
-    for file in sorted((base / "ImageSets" / "Segmentation").glob("*.txt")):
-        for id in file.read_text().split():
-            splits.setdefault(id, []).append(file.stem.replace("trainaug", "train_aug"))
-    if not splits:
-        raise Refusal(
-            f"{base / 'ImageSets' / 'Segmentation'}: no ids in its lists, expected train.txt, …"
+        raise Refusal(f"VOC is not there yet: {'; '.join(lines.values())}")
+    found = layout(source, root)
+    tasks, left_out = _tasks(source, found)
+    work = partial(_one, source, folders["images"], folders["masks"], folders["instances"])
+    done = list(watched(in_order(work, tasks, processes), "prepare", len(tasks)))
+    entries = [entry for entry, _ in done]
+    origin = Counter(
+        "SBD" if t.mask.suffix == ".mat" else t.mask.parent.name for t in tasks if t.mask
+    )
+    said = {"masks of": dict(sorted(origin.items())), **left_out}
+    notes = Counter(note for _, noted in done for note in noted)
+    said |= dict(sorted(notes.items()))
+    if maps := [root / source.saliency] if source.saliency else found.saliency[:1]:
+        said["saliency"] = saliency.add(maps[0], entries, folders["saliency"])
+    return Built(entries, names(source), said)
+
+
+def _tasks(source: VocSource, found: Layout) -> tuple[list[_Task], dict[str, str]]:
+    """Every image of the lists; a test split of which no image is there is left out."""
+    splits, said = found.splits, {}
+    if "test" in splits and not any(found.image(id) for id in splits["test"]):
+        said["test"] = f"left out: none of its {len(splits.pop('test'))} images is there"
+    of: dict[str, list[str]] = {}
+    for name in sorted(splits):
+        for id in splits[name]:
+            of.setdefault(id, []).append(name)
+    tasks = []
+    for id, inside in sorted(of.items()):
+        image, mask = found.image(id), found.mask(id)
+        if image is None:
+            raise Refusal(f"{id}.jpg: missing, expected the file of id '{id}' in JPEGImages")
+        objects, annotation = (
+            _first(found.beside[name], f"{id}.{ending}")
+            for name, ending in (("SegmentationObject", "png"), ("Annotations", "xml"))
         )
-    table = _renumbering(source)
-    saliency = base / "Saliency"
-    entries = []
-    for id, found in sorted(splits.items()):
-        link(base / "JPEGImages" / f"{id}.jpg", folders["images"] / f"{id}.jpg")
-        size = pictures.read_size(folders["images"] / f"{id}.jpg")
-        classes: tuple[int, ...] = ()
-        mask_file = base / source.train_masks / f"{id}.png"
-        if mask_file.is_file():
-            mask = table[checked_ids(_mask(mask_file, size), len(CLASSES), mask_file)]
-            classes = tuple(int(c) for c in np.unique(mask) if 0 < c < VOID)
-            pictures.write_mask(folders["masks"] / f"{id}.png", mask)
-        elif set(found) - {"test"}:
+        labelled = set(inside) - {"test"}
+        if labelled and mask is None:
             raise Refusal(
-                f"{mask_file}: missing, expected the mask of id '{id}', which is in the split "
-                f"{found[0]}; without it the image would train as one that shows nothing"
+                f"{id}.png: missing, expected the mask of id '{id}', which is in the split "
+                f"{inside[0]}; without it the image would train as one that shows nothing"
             )
-        object_file = base / "SegmentationObject" / f"{id}.png"
-        if object_file.is_file():
-            pictures.write_mask(folders["instances"] / f"{id}.png", _mask(object_file, size))
-        if (saliency / f"{id}.png").is_file():
-            link(saliency / f"{id}.png", folders["saliency"] / f"{id}.png")
-        entries.append(Entry(id, *size, tuple(found), classes))
-    return entries, names(source)
+        if labelled and source.labels == "xml" and annotation is None:
+            raise Refusal(
+                f"{id}.xml: missing, expected the labels of id '{id}' in Annotations; fetch them, "
+                "or set labels: masks"
+            )
+        tasks.append(_Task(id, tuple(inside), image, mask, objects, annotation))
+    return tasks, said
 
 
-def _mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    mask = pictures.read_mask(path)
+def _one(
+    source: VocSource,
+    images: PartialFolder,
+    masks: PartialFolder,
+    instances: PartialFolder,
+    task: _Task,
+) -> tuple[Entry, list[str]]:
+    """Write all of one image; return its row of the index, and what was odd about it."""
+    id, notes = task.id, []
+    link(task.image, images / f"{id}.jpg")
+    size = pictures.read_size(images / f"{id}.jpg")
+    seen: tuple[int, ...] = ()
+    if task.mask:
+        mask, repaired = _mask(task.mask, size)
+        notes += [f"repaired: {repaired}"] if repaired else []
+        mask = _renumbering(source)[mask]
+        counts = np.bincount(mask.ravel(), minlength=256)
+        seen = tuple((np.flatnonzero(counts[1:VOID]) + 1).tolist())
+        pictures.write_mask(masks / f"{id}.png", mask)
+    if task.objects:
+        objects = pictures.read_mask(task.objects)
+        _sized(objects, size, task.objects)
+        pictures.write_mask(instances / f"{id}.png", objects)
+    labels = seen
+    if source.labels == "xml":
+        labels = _labels(task.annotation, source) if task.annotation else ()
+        notes += ["labels differ from the mask"] if task.mask and labels != seen else []
+    return Entry(id, *size, task.splits, labels), notes
+
+
+def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str | None]:
+    """VOC's ids (H, W) uint8, from a PNG or from SBD's file, and what was repaired."""
+    mask, repaired = (_matlab(path), None) if path.suffix == ".mat" else pictures.read_ids(path)
+    _sized(mask, size, path)
+    return checked_ids(mask, len(CLASSES), path), repaired
+
+
+def _matlab(path: Path) -> np.ndarray:
+    """The label map of SBD's `cls/<id>.mat`: GTcls.Segmentation."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, variable_names=["GTcls"])
+        mask = content["GTcls"][0, 0]["Segmentation"]
+        if mask.ndim != 2:
+            raise ValueError(f"{mask.ndim} dimensions")
+        return mask.astype(np.uint8)
+    except Exception as error:  # whatever loadmat stumbles over in a broken file
+        raise Refusal(f"{path}: not a mask of SBD ({error!r}); fetch benchmark.tgz again") from None
+
+
+def _sized(mask: np.ndarray, size: tuple[int, int], path: Path) -> None:
     if mask.shape != size:
         raise Refusal(
             f"{path}: id '{path.stem}' is {mask.shape[1]}x{mask.shape[0]} here, its image "
             f"{size[1]}x{size[0]}; fetch both again"
         )
-    return mask
+
+
+def _labels(path: Path, source: VocSource) -> tuple[int, ...]:
+    """Ids of the classes of which an object is boxed, difficult and cut ones among them."""
+    try:
+        boxed = [node.findtext("name", "") for node in ElementTree.parse(path).iter("object")]
+    except ElementTree.ParseError as error:
+        raise Refusal(f"{path}: not VOC's XML ({error}); fetch it again") from None
+    for name in boxed:
+        if name not in CLASSES:
+            raise Refusal(f"{path}: id '{path.stem}' shows '{name}', expected classes of VOC")
+    chosen = names(source)
+    return tuple(sorted({chosen.index(name) for name in boxed if name in chosen}))
 
 
 def _renumbering(source: VocSource) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fbr.errors import Refusal
@@ -36,17 +36,21 @@ def write_text(path: Path, content: str) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file where the file system can, copy it where it cannot."""
+    """Link a file where the file system can, by a symlink where only that is possible, or copy it.
+
+    A symlink, to another disk, is as good as the file for whoever reads it, and takes no room.
+    """
     if target.exists() and source.exists() and target.samefile(source):
         return
     target.unlink(missing_ok=True)
     if not source.is_file():
         raise Refusal(f"{source}: missing, expected the file of id '{source.stem}'")
-    try:
-        os.link(source, target)
-    except OSError:
-        with replacing(target) as partial:
-            shutil.copyfile(source, partial)
+    with suppress(OSError):
+        return os.link(source, target)
+    with suppress(OSError):
+        return os.symlink(source.resolve(), target)
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 class PartialFolder:

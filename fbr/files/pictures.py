@@ -1,12 +1,13 @@
 """Photographs and masks: JPEG in, palette PNG in and out, with errors that name the image."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fbr.errors import Refusal
 from fbr.files.atomic import write_bytes
@@ -44,20 +45,77 @@ def read_mask(path: Path) -> np.ndarray:
     return _decode(path, None)
 
 
+def read_ids(path: Path) -> tuple[np.ndarray, str | None]:
+    """Decode a stranger's id mask to (H, W) uint8, and say what of it had to be repaired.
+
+    Ids may have been saved as VOC's colours, or under a palette that another program put in
+    another order; grey and VOC's palette are taken as they are.
+    """
+    with _opened(path) as picture:
+        if picture.mode in ("RGB", "RGBA"):
+            return _by_colour(np.array(picture.convert("RGB")), path), "colours instead of ids"
+        mask, palette = _indices(picture, path), picture.getpalette()
+    if not palette:
+        return mask, None
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette) // 3] = np.reshape(palette, (-1, 3))
+    used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    known = {tuple(colour): id for id, colour in enumerate(voc_palette().tolist())}
+    ids = [known.get(tuple(colours[index].tolist())) for index in used]
+    # Fewer than two colours, or one that is none of VOC's first, tell nothing of another order.
+    if len(used) < 2 or ids == used.tolist() or any(id is None or 20 < id < 255 for id in ids):
+        return mask, None
+    table = np.zeros(256, np.uint8)
+    table[used] = ids
+    return table[mask], "a palette in another order"
+
+
+def _by_colour(colours: np.ndarray, path: Path) -> np.ndarray:
+    """(H, W, 3) of VOC's colours → (H, W) ids."""
+    code = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    known = voc_palette().astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    table = dict(zip(known.tolist(), range(256), strict=True))
+    found, places = np.unique(code, return_inverse=True)
+    for colour in found.tolist():
+        if colour not in table:
+            raise Refusal(
+                f"{path}: id '{path.stem}' has the colour #{colour:06x}, which is none of VOC's "
+                "palette; expected a mask of class ids (palette or 8-bit grey)"
+            )
+    return np.array([table[c] for c in found.tolist()], np.uint8)[places].reshape(code.shape)
+
+
+def read_upright(path: Path) -> tuple[np.ndarray, bool]:
+    """Decode a photograph to (H, W, 3) uint8 as viewers show it, and say if it lay on its side."""
+    with _opened(path) as picture:
+        lay = picture.getexif().get(0x0112, 1) != 1  # the tag of the camera's orientation
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB")), lay
+
+
 def read_size(path: Path) -> tuple[int, int]:
     """(H, W) of a picture, from its header alone."""
     with _opened(path) as picture:
         return picture.height, picture.width
 
 
+def is_grey(path: Path) -> bool:
+    """Whether a picture holds 8-bit grey values, from its header alone."""
+    with _opened(path) as picture:
+        return picture.mode == "L"
+
+
 def _decode(path: Path, mode: str | None) -> np.ndarray:
     with _opened(path) as picture:
-        if mode is None and picture.mode not in ("P", "L"):
-            raise Refusal(
-                f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
-                f"(palette or 8-bit grey) for id '{path.stem}'"
-            )
-        return np.array(picture.convert(mode) if mode else picture, dtype=np.uint8)
+        return _indices(picture, path) if mode is None else np.array(picture.convert(mode))
+
+
+def _indices(picture: Image.Image, path: Path) -> np.ndarray:
+    if picture.mode not in ("P", "L"):
+        raise Refusal(
+            f"{path}: found a picture of mode {picture.mode}, expected a mask of class ids "
+            f"(palette or 8-bit grey) for id '{path.stem}'"
+        )
+    return np.array(picture, dtype=np.uint8)
 
 
 @contextmanager
@@ -78,7 +136,8 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write ids (H, W) uint8 as a PNG in VOC's palette, so that no viewer shows it black."""
     picture = Image.fromarray(mask, mode="P")
     picture.putpalette(PALETTE)
-    _write(path, picture, format="PNG")
+    # Masks are runs of equal ids: packed as runs they take a third of the time, and as little room.
+    _write(path, picture, format="PNG", compress_type=zlib.Z_RLE)
 
 
 def write_grey(path: Path, values: np.ndarray) -> None:

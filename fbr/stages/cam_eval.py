@@ -10,7 +10,7 @@ from fbr.metrics.semantic import Spill, ThresholdCurve
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
-from fbr.stages.scores import announce, named
+from fbr.stages.scores import announce, named, unscored
 
 THRESHOLDS = np.arange(60) / 100
 
@@ -20,6 +20,20 @@ def run(job: Job) -> None:
     numbers = job.numbers
     folder = job.path("cam_infer", "cams")
     entries = job.data.split(numbers.split)
+
+    def tiles(entry: Entry) -> Tiles:
+        seen = maps.read(folder / f"{entry.id}.npz")
+        mask = label_map(seen.full(), seen.keys, numbers.threshold)
+        return mask_tiles(job, entry, mask, f"CAM > {numbers.threshold:g}")
+
+    if not unscored(job, numbers.split, entries):
+        score(job, entries)
+    track_overlays(job, entries, tiles)
+
+
+def score(job: Job, entries: list[Entry]) -> None:
+    """Write the curve, the classes and the numbers of one split, and the numbers of another."""
+    numbers = job.numbers
     curve, spill = measured(job, entries)
     fixed = curve.confusion(numbers.threshold)
     oracle_threshold, oracle = curve.best()
@@ -49,13 +63,6 @@ def run(job: Job) -> None:
         metrics[f"miou_oracle_{numbers.also}"] = other.best()[1]
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
-
-    def tiles(entry: Entry) -> Tiles:
-        seen = maps.read(folder / f"{entry.id}.npz")
-        mask = label_map(seen.full(), seen.keys, numbers.threshold)
-        return mask_tiles(job, entry, mask, f"CAM > {numbers.threshold:g}")
-
-    track_overlays(job, entries, tiles)
 
 
 def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill]:

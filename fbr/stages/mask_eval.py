@@ -1,5 +1,7 @@
 """mask_eval: mIoU of pseudo masks."""
 
+from pathlib import Path
+
 from fbr.datasets.prepared import Entry
 from fbr.files import pictures
 from fbr.files.tables import write_csv, write_json
@@ -7,7 +9,7 @@ from fbr.metrics.semantic import Confusion
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
-from fbr.stages.scores import announce, named
+from fbr.stages.scores import announce, named, unscored
 
 
 def run(job: Job) -> None:
@@ -16,6 +18,18 @@ def run(job: Job) -> None:
     # Any stage that makes masks writes them to the same place under its own name.
     folder = job.path("irn_infer", "masks")
     entries = job.data.split(split)
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(folder / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, job.axes["mask"])
+
+    if not unscored(job, split, entries):
+        score(job, folder, entries)
+    track_overlays(job, entries, tiles)
+
+
+def score(job: Job, folder: Path, entries: list[Entry]) -> None:
+    """One pass over masks and ground truth."""
     confusion = Confusion(len(job.data.classes))
 
     def read(entry: Entry) -> tuple:
@@ -29,7 +43,7 @@ def run(job: Job) -> None:
     metrics = {
         "miou": confusion.miou(),
         "pixel_accuracy": confusion.pixel_accuracy(),
-        "split": split,
+        "split": job.numbers.split,
         "images": len(entries),
         "threshold": (makers.crf_refine or makers.irn_infer).threshold,
         "threshold_choice": "fixed",
@@ -37,9 +51,3 @@ def run(job: Job) -> None:
     }
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
-
-    def tiles(entry: Entry) -> Tiles:
-        mask = pictures.read_mask(folder / f"{entry.id}.png")
-        return mask_tiles(job, entry, mask, job.axes["mask"])
-
-    track_overlays(job, entries, tiles)

@@ -148,6 +148,8 @@ def spread(values: pd.Series) -> Number | None:
 
 def _how(metrics: pd.Series) -> str:
     """Threshold, scales, flip and CRF of a number, as far as they apply."""
+    if not metrics.get("ground_truth", True):
+        return "no ground truth: not scored"
     said = []
     if "threshold" in metrics:
         said.append(f"{metrics['threshold_choice']} threshold {metrics['threshold']:g}")
@@ -183,7 +185,9 @@ def class_bars(results: Path) -> list[Chart]:
     found: dict[str, list[pd.DataFrame]] = defaultdict(list)
     for file in sorted(results.rglob("per_class.csv")):
         _, *path, stage = file.parent.relative_to(results).parts
-        found[f"{' / '.join(path)}, {SCORED[stage]}"].append(pd.read_csv(file))
+        table = pd.read_csv(file)
+        if len(table):  # else there was no ground truth
+            found[f"{' / '.join(path)}, {SCORED[stage]}"].append(table)
     charts = []
     for name, tables in found.items():
         iou = 100 * pd.concat(tables).groupby("class", sort=False)["iou"].agg(["mean", "std"])
@@ -198,16 +202,18 @@ def pictures_of(job: Job, results: Path) -> list[tuple[Entry, str, bytes]]:
     instances = detections(seeds[0]) if seeds else {}
     panels = []
     for split in ("train", "val") if seeds else ():
-        with_truth = [e for e in job.data.entries if split in e.splits and job.data.has("masks", e)]
-        for entry in _spread(with_truth, job.numbers.images):
-            image, truth = job.data.image(entry), job.data.mask(entry)
+        entries = [e for e in job.data.entries if split in e.splits]
+        with_truth = [e for e in entries if job.data.has("masks", e)]
+        for entry in _spread(with_truth or entries, job.numbers.images):
+            image, truth = job.data.image(entry), job.data.mask(entry) if with_truth else None
             tiles = [("image", image), *_through_stages(seeds[0], entry.id, image, truth)]
             for name, by_image in instances.items():
                 if entry.id in by_image:
                     _, found, *_ = instance_tiles(job.data, entry, by_image[entry.id])
                     tiles.append((name, found[1]))
             if len(tiles) > 1:
-                tiles.append(("truth", overlays.mask_overlay(image, truth)))
+                if truth is not None:
+                    tiles.append(("truth", overlays.mask_overlay(image, truth)))
                 encoded = overlays.to_jpeg_bytes(overlays.panel(tiles))
                 panels.append((entry, split, encoded))
     return panels
@@ -218,7 +224,7 @@ def _spread(entries: list, count: int) -> list:
     return entries[::step][:count]
 
 
-def _through_stages(seed: Path, id: str, image: np.ndarray, truth: np.ndarray) -> Tiles:
+def _through_stages(seed: Path, id: str, image: np.ndarray, truth: np.ndarray | None) -> Tiles:
     tiles = []
     for file in sorted(seed.glob(f"*/cam_infer/cams/{id}.npz")):
         tiles.append((f"CAM {file.parts[-4]}", cam_tile(image, maps.read(file).cam)))
@@ -228,7 +234,8 @@ def _through_stages(seed: Path, id: str, image: np.ndarray, truth: np.ndarray) -
     for file in sorted(seed.glob(f"*/*/*/seg_eval/pred/{id}.png")):
         mask, name = pictures.read_mask(file), f"{file.parts[-5]} {file.parts[-4]}"
         tiles.append((name, overlays.mask_overlay(image, mask)))
-        tiles.append(("errors", overlays.error_map(mask, truth)))
+        if truth is not None:
+            tiles.append(("errors", overlays.error_map(mask, truth)))
     return tiles
 
 
@@ -259,6 +266,8 @@ def threshold_curves(results: Path) -> list[Chart]:
     for file in sorted(results.glob("*/*/cam_eval/curve.csv")):
         seed, cam = file.relative_to(results).parts[:2]
         curve = pd.read_csv(file)
+        if curve.empty:  # no ground truth
+            continue
         found[cam][seed] = (curve["threshold"].tolist(), (100 * curve["miou"]).tolist())
         metrics = read_json(file.with_name("metrics.json"))
         marks[cam] = [(metrics["threshold"], "fixed"), (metrics["threshold_oracle"], "oracle")]

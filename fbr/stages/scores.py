@@ -2,6 +2,8 @@
 
 import math
 
+from fbr.datasets.prepared import Entry
+from fbr.files.tables import write_csv, write_json
 from fbr.stages.job import Job, log
 
 
@@ -11,6 +13,25 @@ def named(rows: list[dict], classes: list[str]) -> list[dict]:
         {"id": id, "class": name, **row}
         for id, (name, row) in enumerate(zip(classes, rows, strict=True))
     ]
+
+
+def unscored(job: Job, split: str, entries: list[Entry], kind: str = "masks") -> bool:
+    """Whether no image of a split has ground truth; then the outputs say so, and hold no numbers.
+
+    Where some images have it, all must: a score of a part would pass for one of the whole.
+    """
+    if any(job.data.has(kind, entry) for entry in entries):
+        return False
+    for file in job.workspace.outputs(job.stage, job.axes).values():
+        if file.suffix == ".csv":
+            write_csv(file, [])
+    said = {"ground_truth": False, "split": split, "images": len(entries)}
+    write_json(job.out("metrics.json"), said)
+    log.info(
+        "%s: not scored: no image of split '%s' of %s has ground truth (%s/)",
+        *(job.stage, split, job.axes["data"], kind),
+    )
+    return True
 
 
 def announce(job: Job, metrics: dict, per_class: list[dict]) -> None:

@@ -8,18 +8,31 @@ from fbr.metrics.semantic import Confusion
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
-from fbr.stages.scores import announce, named
+from fbr.stages.scores import announce, named, unscored
 from fbr.stages.segmenting import predict
 
 
 def run(job: Job) -> None:
-    """Predict what is not predicted yet, then one pass over predictions and ground truth."""
+    """Predict what is not predicted yet, then score it."""
     numbers = job.numbers
     model = job.path("seg_train", "model")
     entries = job.data.split(numbers.split)
     folder = PartialFolder(job.out("pred"), job.key(model, job.path("prepare", "index")))
     predict("seg_eval", model, job.data, entries, folder, numbers, job.threads)
-    classes = job.data.classes
+    if not unscored(job, numbers.split, entries):
+        score(job, folder, entries)
+    folder.finish()
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(job.out("pred") / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, "prediction")
+
+    track_overlays(job, entries, tiles)
+
+
+def score(job: Job, folder: PartialFolder, entries: list[Entry]) -> None:
+    """One pass over predictions and ground truth."""
+    numbers, classes = job.numbers, job.data.classes
     confusion = Confusion(len(classes))
 
     def read(entry: Entry) -> tuple:
@@ -47,11 +60,4 @@ def run(job: Job) -> None:
         "crf": numbers.crf is not None,
     }
     write_json(job.out("metrics.json"), metrics)
-    folder.finish()
     announce(job, metrics, per_class)
-
-    def tiles(entry: Entry) -> Tiles:
-        mask = pictures.read_mask(job.out("pred") / f"{entry.id}.png")
-        return mask_tiles(job, entry, mask, "prediction")
-
-    track_overlays(job, entries, tiles)

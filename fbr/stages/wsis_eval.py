@@ -13,7 +13,7 @@ from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, instance_tiles, track_overlays
-from fbr.stages.scores import announce
+from fbr.stages.scores import announce, unscored
 from fbr.train.processes import device
 
 
@@ -46,6 +46,22 @@ def run(job: Job) -> None:
             ],
         )
     detections = [r for e in entries for r in read_json(folder / f"{e.id}.json")]
+    write_json(job.out("detections.json"), detections)
+    if not unscored(job, numbers.split, entries, "instances"):
+        score(job, entries, detections)
+    found = {e.id: [] for e in entries}
+    for record in detections:
+        found[record["image_id"]].append(record)
+
+    def tiles(entry: Entry) -> Tiles:
+        return instance_tiles(job.data, entry, found[entry.id])
+
+    track_overlays(job, entries, tiles)
+
+
+def score(job: Job, entries: list[Entry], detections: list[dict]) -> None:
+    """AP over all images."""
+    numbers = job.numbers
     truth = [r for e in entries for r in ground_truth(job.data, e)]
     scores = average_precision(truth, detections)
     per_class = [
@@ -62,17 +78,8 @@ def run(job: Job) -> None:
         "scales": [1.0],
         "flip": False,
     }
-    write_json(job.out("detections.json"), detections)
     write_json(job.out("metrics.json"), metrics)
     announce(job, scores | {"split": numbers.split, "images": len(entries)}, per_class)
-    found = {e.id: [] for e in entries}
-    for record in detections:
-        found[record["image_id"]].append(record)
-
-    def tiles(entry: Entry) -> Tiles:
-        return instance_tiles(job.data, entry, found[entry.id])
-
-    track_overlays(job, entries, tiles)
 
 
 def ground_truth(data: Prepared, entry: Entry) -> list[dict]:

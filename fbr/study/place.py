@@ -18,9 +18,9 @@ from fbr.errors import Refusal
 from fbr.files.atomic import write_text
 from fbr.files.tables import read_json
 from fbr.study.plan import Axes, Study
-from fbr.workspace import AXES, Workspace
+from fbr.workspace import AXES, DOWNLOADS, Workspace
 
-LINKS = ("Snakefile", "fbr", "downloads")
+LINKS = ("Snakefile", "fbr", DOWNLOADS)
 
 
 class Place:

@@ -20,8 +20,9 @@ def test_a_bare_checkout_is_fine_and_says_what_is_missing(folder, capsys):
     assert "engines    idle" in shown
     assert "leftovers  none" in shown
     assert "toy        not prepared; it can be: snakemake --cores all cam_toy" in shown
-    assert "downloads/VOCdevkit/VOC2012/JPEGImages: " in shown
-    assert "downloads/coco/annotations/instances_train2014.json: " in shown
+    assert "voc        not prepared; prepare will first fetch into downloads/" in shown
+    assert "downloads/voc: VOC 2012: VOCtrainval_11-May-2012.tar" in shown
+    assert "downloads/coco/instances_train2014.json: COCO 2014: annotations_trainval2014" in shown
 
 
 def test_what_is_prepared_and_what_was_interrupted_is_told(folder, capsys):

@@ -313,10 +313,14 @@ def test_spoilt_instances(desk, content, said):
     assert said in desk.refused("wsis_train", *INST)
 
 
+VOC = {"source": "voc", "root": "downloads/voc", "train_masks": "SegmentationClassAug"}
+
+
 @pytest.fixture
 def voc(desk) -> Path:
     """Two pictures and their masks where params.yaml expects VOC."""
-    base = desk / "downloads/VOCdevkit/VOC2012"
+    base = desk / "downloads/voc/VOCdevkit/VOC2012"
+    desk.edit("data.voc.prepare", VOC)
     masks = base / "SegmentationClassAug"
     for folder in (base / "JPEGImages", masks, base / "ImageSets/Segmentation"):
         folder.mkdir(parents=True)
@@ -340,7 +344,14 @@ def test_a_spoilt_photograph_of_voc(desk, voc, spoil):
 
 
 def test_no_voc_at_all(desk):
-    assert "downloads/VOCdevkit/VOC2012/JPEGImages" in desk.refused("prepare", "voc")
+    desk.edit("data.voc.prepare", VOC)
+    assert "downloads/voc: VOC 2012: VOCtrainval_11" in desk.refused("prepare", "voc")
+
+
+def test_a_voc_of_fewer_images_than_expected(desk, voc):
+    desk.edit("data.voc.prepare", VOC | {"counts": {"train": 1464, "test": 1456}})
+    said = desk.refused("prepare", "voc")
+    assert "data.voc.prepare.counts.train: found 2 images, expected 1464" in said
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])

@@ -40,7 +40,7 @@ def animals(tmp_path_factory) -> Prepared:
         classes=ANIMALS,
     )
     folders = {name: PartialFolder(folder / name, "") for name in FOLDERS}
-    entries, names = voc.build(source, ROOT, folders)
+    entries, names, _ = voc.build(source, ROOT, folders)
     for each in folders.values():
         each.finish()
     write_index(folder, entries, names)

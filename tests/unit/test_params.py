@@ -122,7 +122,11 @@ def test_a_value_out_of_range_is_refused(where, value, said):
     [
         (f"{TRAIN}.optimizer", "adamv", "'adamv', expected one of sgd, adam, adamw. Did you mean"),
         (f"{TRAIN}.network.stride", 5, "5, expected one of 4, 8, 14, 16, 32."),
-        ("data.voc.prepare.source", "vok", "'vok', expected one of toy, voc, coco. Did you mean"),
+        (
+            "data.voc.prepare.source",
+            "vok",
+            "'vok', expected one of toy, voc, coco, folder. Did you mean",
+        ),
         (
             "run.cam",
             ["plane"],
@@ -174,7 +178,7 @@ def test_a_name_that_paths_use_otherwise_is_refused(name):
 
 def test_a_source_must_be_named():
     said = refusal("data.voc.prepare.sorce", instead_of="source")
-    assert said == "data.voc.prepare: no 'source' in it, expected one of toy, voc, coco"
+    assert said == "data.voc.prepare: no 'source' in it, expected one of toy, voc, coco, folder"
 
 
 def test_a_name_that_is_no_path_segment_is_refused():

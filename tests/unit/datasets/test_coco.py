@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from fbr.datasets import coco
 from fbr.errors import Refusal
@@ -72,7 +73,8 @@ def change(root, edit) -> None:
 
 
 def test_images_are_linked_and_annotations_painted(root, folders):
-    entries, names = coco.build(SOURCE, root, folders)
+    entries, names, found = coco.build(SOURCE, root, folders)
+    assert found["objects"] == 2
     train, val = "COCO_train2014_000000000007", "COCO_val2014_000000000009"
     assert names == ["background", "person", "dog"]
     assert [(e.id, e.splits, e.classes) for e in entries] == [
@@ -131,7 +133,7 @@ def test_the_largest_254_objects_are_kept():
 
 
 def test_what_must_be_fetched_is_told_together(tmp_path, folders):
-    assert len(coco.missing(SOURCE, tmp_path)) == 4
+    assert len(coco.missing(SOURCE, tmp_path)) == 3
     with pytest.raises(
         Refusal, match=r"COCO is not there yet: coco/train2014: COCO 2014: .*val2014"
     ):
@@ -139,7 +141,7 @@ def test_what_must_be_fetched_is_told_together(tmp_path, folders):
 
 
 def test_nothing_is_missing_from_a_whole_download(root):
-    assert coco.missing(SOURCE, root) == []
+    assert coco.missing(SOURCE, root) == {}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', "3"])
@@ -168,3 +170,48 @@ def test_a_missing_image_names_the_id(root, folders):
     change(root, lambda c: c["images"][0].update(file_name="COCO_train2014_000000000008.jpg"))
     with pytest.raises(Refusal, match="expected the file of id 'COCO_train2014_000000000008'"):
         coco.build(SOURCE, root, folders)
+
+
+def test_labels_of_the_annotations_keep_what_is_covered_or_crowded(root, folders):
+    hidden = [thing(1, box(1, 1, 3, 3), 30), thing(18, box(0, 0, 4, 4), 16)]
+    change(root, lambda c: c.update(annotations=hidden))
+    seen, named = (
+        coco.build(SOURCE.model_copy(update={"labels": labels}), root, folders)
+        for labels in ("masks", "json")
+    )
+    assert [e.classes for e in seen.entries] == [(2,), ()]
+    assert [e.classes for e in named.entries] == [(1, 2), ()]
+    assert named.found["images whose labels and mask differ"] == 1
+
+
+def test_boxes_paint_what_whole_pictures_do():
+    rng = np.random.default_rng(0)
+    things = []
+    for number in range(60):
+        corners = rng.uniform(-4, 34, (rng.integers(3, 9), 2)).ravel().tolist()
+        things.append(thing(1 + number % 3, [corners], rng.uniform(1, 400)))
+    size, number = (30, 27), {1: 1, 2: 2, 3: 3}
+    mask, instances = coco.paint(things, size, number)
+    expected, numbers = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    for count, one in enumerate(sorted(things, key=lambda t: -t["area"]), start=1):
+        inside = coco_mask.decode(
+            coco_mask.merge(coco_mask.frPyObjects(one["segmentation"], *size))
+        )
+        for y, x in np.argwhere(inside):
+            expected[y, x], numbers[y, x] = number[one["category_id"]], count
+    assert np.array_equal(mask, expected)
+    assert np.array_equal(instances, numbers)
+
+
+def test_what_a_killed_run_painted_is_not_painted_again(root, folders, monkeypatch):
+    first = coco.build(SOURCE, root, folders)
+    monkeypatch.setattr(coco, "paint", None)
+    assert coco.build(SOURCE, root, folders) == first
+
+
+@pytest.mark.parametrize("base", ["coco", ".", "downloads"])
+def test_the_root_may_be_any_folder_above(root, folders, base):
+    (root / "downloads").mkdir()
+    (root / "coco").rename(root / "downloads" / "coco")
+    source = SOURCE.model_copy(update={"root": base})
+    assert len(coco.build(source, root, folders).entries) == 2

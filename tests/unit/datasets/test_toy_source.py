@@ -24,7 +24,7 @@ def source() -> ToySource:
 @pytest.fixture
 def data(source, tmp_path) -> Prepared:
     folders = {name: PartialFolder(tmp_path / name, "k") for name in ("images", *KINDS)}
-    entries, names = toy_source.build(source, tmp_path, folders)
+    entries, names, _ = toy_source.build(source, tmp_path, folders)
     for folder in folders.values():
         folder.finish()
     write_index(tmp_path, entries, names)

@@ -61,7 +61,11 @@ def written(folder) -> list[str]:
 
 
 def test_entries_say_what_is_there(devkit, folders):
-    entries, names = build(devkit, folders)
+    entries, names, found = build(devkit, folders)
+    assert found == {
+        "masks of": {"SegmentationClassAug": 3},
+        "saliency": {"test": "0 of 1", "train": "0 of 1", "train_aug": "1 of 2", "val": "0 of 1"},
+    }
     assert names == ["background", *voc.CLASSES]
     assert [(e.id, e.splits, e.classes) for e in entries] == [
         ("a", ("train", "train_aug"), (8, 12)),
@@ -86,7 +90,7 @@ def test_pictures_are_linked_and_masks_rewritten(devkit, folders):
 
 
 def test_a_subset_is_numbered_anew_and_the_rest_void(devkit, folders):
-    entries, names = build(devkit, folders, classes=["dog", "aeroplane"])
+    entries, names, _ = build(devkit, folders, classes=["dog", "aeroplane"])
     assert names == ["background", "aeroplane", "dog"]
     assert [e.classes for e in entries] == [(2,), (1, 2), (), ()]
     assert np.array_equal(pictures.read_mask(folders["masks"] / "a.png"), mask(0, 255, 2))
@@ -97,7 +101,7 @@ def test_masks_exchanged_after_a_kill_are_the_ones_that_count(devkit, folders):
     build(devkit, folders)
     source = next(devkit.rglob("SegmentationClassAug/a.png"))
     pictures.write_mask(source, np.full_like(pictures.read_mask(source), 3))
-    entries, _ = build(devkit, folders)
+    entries = build(devkit, folders).entries
     assert entries[0].classes == (3,)
     assert (pictures.read_mask(folders["masks"] / "a.png") == 3).all()
 
@@ -114,24 +118,19 @@ def test_an_unknown_class_is_refused_with_the_nearest(devkit, folders):
 
 
 def test_what_must_be_fetched_is_told_together(tmp_path, folders):
-    lines = voc.missing(source(), tmp_path)
-    assert [line.split(":")[0] for line in lines] == [
-        "VOC2012/JPEGImages",
-        "VOC2012/ImageSets/Segmentation",
-        "VOC2012/SegmentationClassAug",
-    ]
-    with pytest.raises(Refusal, match=r"VOC is not there yet: VOC2012/JPEGImages: VOC 2012"):
+    assert list(voc.missing(source(), tmp_path)) == ["trainval", "sbd"]
+    with pytest.raises(Refusal, match=r"VOC is not there yet: VOC2012: .*VOCtrainval.*Aug"):
         voc.build(source(), tmp_path, folders)
 
 
 def test_nothing_is_missing_from_a_whole_devkit(devkit):
-    assert voc.missing(source(), devkit.parent) == []
+    assert voc.missing(source(), devkit.parent) == {}
 
 
 def test_lists_without_ids_are_refused(devkit, folders):
     for file in (devkit / "ImageSets" / "Segmentation").glob("*.txt"):
         file.write_text("")
-    with pytest.raises(Refusal, match="no ids in its lists"):
+    with pytest.raises(Refusal, match="VOC is not there yet"):
         build(devkit, folders)
 
 
@@ -154,9 +153,9 @@ def test_lists_without_ids_are_refused(devkit, folders):
         ),
         (
             lambda b: pictures.write_jpeg(
-                b / "SegmentationClassAug/b.png", np.zeros((*SIZE, 3), np.uint8)
+                b / "SegmentationClassAug/b.png", np.full((*SIZE, 3), 99, np.uint8)
             ),
-            "mode RGB, expected a mask of class ids .* for id 'b'",
+            "id 'b' has the colour #636363, which is none of VOC's palette",
         ),
     ],
 )

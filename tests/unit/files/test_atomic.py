@@ -105,11 +105,24 @@ class TestLink:
         link(source, target)
         assert target.samefile(source)
 
-    def test_copies_where_it_cannot_link(self, tmp_path, monkeypatch):
+    @pytest.fixture
+    def refuse(self):
         def refuse(*paths: object) -> None:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
 
+        return refuse
+
+    def test_is_a_symlink_to_another_disk(self, tmp_path, monkeypatch, refuse):
         monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.chdir(tmp_path)
+        Path("a.jpg").write_text("a")
+        link(Path("a.jpg"), Path("b.jpg"))
+        assert Path("b.jpg").is_symlink()
+        assert Path("b.jpg").rename(tmp_path.parent / "c.jpg").read_text() == "a"
+
+    def test_copies_where_it_cannot_link(self, tmp_path, monkeypatch, refuse):
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "symlink", refuse)
         source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
         source.write_text("a")
         link(source, target)

@@ -133,3 +133,48 @@ def test_equal_pictures_are_equal_bytes(file, write, array):
     before = file.read_bytes()
     write(file, array.copy())
     assert file.read_bytes() == before
+
+
+class TestStrangersIds:
+    IDS = np.array([[0, 15, 255], [20, 0, 15]], np.uint8)
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        pictures.write_mask(tmp_path / "a.png", self.IDS)
+        return tmp_path / "a.png"
+
+    def test_ours_and_grey_ones_are_as_they_are(self, file):
+        assert np.array_equal(pictures.read_ids(file)[0], self.IDS)
+        pictures.write_grey(file, self.IDS)
+        mask, repaired = pictures.read_ids(file)
+        assert np.array_equal(mask, self.IDS)
+        assert repaired is None
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+    def test_colours_become_ids(self, file, mode):
+        Image.open(file).convert(mode).save(file)
+        mask, repaired = pictures.read_ids(file)
+        assert np.array_equal(mask, self.IDS)
+        assert repaired == "colours instead of ids"
+
+    def test_a_palette_in_another_order_is_undone(self, file):
+        order = np.array([255, 20, 15, 0])
+        picture = Image.fromarray(np.searchsorted(-order, -self.IDS.astype(int)).astype(np.uint8))
+        picture.putpalette(pictures.voc_palette()[order].tobytes())
+        picture.save(file)
+        mask, repaired = pictures.read_ids(file)
+        assert np.array_equal(mask, self.IDS)
+        assert repaired == "a palette in another order"
+
+    def test_a_palette_of_other_colours_says_nothing(self, file):
+        picture = Image.fromarray(self.IDS)
+        picture.putpalette(np.arange(256, dtype=np.uint8).repeat(3).tobytes())
+        picture.save(file)
+        mask, repaired = pictures.read_ids(file)
+        assert np.array_equal(mask, self.IDS)
+        assert repaired is None
+
+    def test_a_colour_that_is_no_class_is_refused(self, file):
+        Image.new("RGB", (3, 2), (1, 2, 3)).save(file)
+        with pytest.raises(Refusal, match="id 'a' has the colour #010203"):
+            pictures.read_ids(file)

@@ -1,0 +1,127 @@
+"""The user's own images and CSV."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fbr.datasets import folder
+from fbr.errors import Refusal
+from fbr.files import pictures
+from fbr.files.atomic import PartialFolder
+from fbr.params import FolderSource
+
+SIZE = (10, 14)
+TABLE = "id,labels\na,cat;dog\nb.png,\nc,dog\n"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    images = tmp_path / "mine" / "images"
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    pictures.write_jpeg(images / "a.jpg", noise)
+    Image.fromarray(noise).save(images / "b.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(noise).save(images / "c.jpeg", exif=turned)
+    Image.fromarray(noise).save(images / "d.jpg")
+    (images / "notes.txt").write_text("x")
+    (tmp_path / "mine" / "labels.csv").write_text(TABLE)
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def build(mine, tmp_path):
+    def build(**options):
+        names = ("images", "masks", "instances", "saliency", "companions")
+        folders = {n: PartialFolder(tmp_path / "data" / n, "k", fresh=True) for n in names}
+        numbers = {"source": "folder", "images": "mine/images", "table": "mine/labels.csv"}
+        return folder.build(FolderSource(**numbers | options), tmp_path, folders)
+
+    return build
+
+
+def test_images_and_labels_are_taken_over(mine, build, tmp_path):
+    entries, names, found = build()
+    assert names == ["background", "cat", "dog"]
+    assert [(e.id, e.splits, e.classes) for e in entries] == [
+        ("a", ("train",), (1, 2)),
+        ("b", ("train",), ()),
+        ("c", ("train",), (2,)),
+    ]
+    assert found == {
+        "images without a row, left out": 1,
+        "images converted to JPEG": 1,
+        "images turned upright": 1,
+    }
+    images = tmp_path / "data" / "images.partial"
+    assert sorted(p.name for p in images.glob("*.jpg")) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert (images / "a.jpg").samefile(mine / "images" / "a.jpg")
+    assert Image.open(images / "b.jpg").format == "JPEG"
+    assert [(e.height, e.width) for e in entries] == [SIZE, SIZE, SIZE[::-1]]
+
+
+def test_splits_and_classes_may_be_given(mine, build):
+    (mine / "labels.csv").write_text("id,labels,split\na,cat,train val\nb,dog,val\n")
+    entries, names, _ = build(classes=["dog", "cat", "cow"])
+    assert names == ["background", "dog", "cat", "cow"]
+    assert [(e.splits, e.classes) for e in entries] == [(("train", "val"), (2,)), (("val",), (1,))]
+
+
+def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
+    truth = np.array([[0, 1, 2, 255, 0, 0, 0]] * 5, np.uint8).repeat(2, 0).repeat(2, 1)
+    pictures.write_mask(mine / "masks" / "a.png", truth)
+    pictures.write_grey(mine / "sal" / "a_sal.png", truth)
+    found = build(masks="mine/masks", saliency="mine/sal", classes=["cat", "dog"]).found
+    assert found["masks"] == 1
+    assert found["saliency"] == {"train": "1 of 3"}
+    assert np.array_equal(pictures.read_mask(tmp_path / "data" / "masks.partial" / "a.png"), truth)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("id,labels\nx,cat\n", "line 2: no image of id 'x' in mine/images, expected x.jpg"),
+        ("id,labels\na,cat\na,dog\n", "line 3: id 'a' is there twice"),
+        ("name,labels\na,cat\n", "line 2 has the columns name, labels; expected id, labels"),
+        ("id,labels\na\n", "line 2 has the columns"),
+        ("id,labels\n../a,cat\n", r"line 2: found the id '\.\./a', expected a file name"),
+        ("id,labels\na,\n", "no image has a label"),
+        ("", "no rows, expected the columns id, labels"),
+    ],
+)
+def test_a_wrong_table_is_refused(mine, build, table, said):
+    (mine / "labels.csv").write_text(table)
+    with pytest.raises(Refusal, match=f"labels.csv: {said}"):
+        build()
+
+
+def test_an_unknown_label_is_refused_with_the_nearest(build):
+    with pytest.raises(Refusal, match=r"found the label 'dog', expected one of cat, dogs.*'dogs'"):
+        build(classes=["cat", "dogs"])
+
+
+def test_masks_need_the_order_of_the_classes(mine, build):
+    (mine / "masks").mkdir()
+    with pytest.raises(Refusal, match="classes: missing, expected the names of the ids 1, 2"):
+        build(masks="mine/masks")
+
+
+def test_two_images_of_one_id_are_refused(mine, build):
+    pictures.write_jpeg(mine / "images" / "b.jpg", np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(Refusal, match=r"b\.png: b\.jpg has the same id"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [(np.zeros((3, 3), np.uint8), "3x3 here, its image 14x10"), (np.full(SIZE, 3), "label 3")],
+)
+def test_a_wrong_mask_is_refused(mine, build, mask, said):
+    pictures.write_mask(mine / "masks" / "a.png", mask.astype(np.uint8))
+    with pytest.raises(Refusal, match=f"id 'a' (is|has) {said}"):
+        build(masks="mine/masks", classes=["cat", "dog"])
+
+
+def test_paths_that_are_not_there_are_told_together(build):
+    with pytest.raises(Refusal, match=r"x: no such path, .*; y: no such path"):
+        build(images="x", table="y")
