@@ -25,6 +25,7 @@ OBJECTS = 7.4  # of an image: 896,782 in 123,287 would be 7.3
 CORNERS = 27
 FULL = {"train2014": 82783, "val2014": 40504}
 PROCESSES = 2
+SHAPES = 5000
 LINKS = 5000  # to one file; no file system allows as many as there are images
 
 
@@ -36,19 +37,22 @@ def annotations(file, split, count, rng):
         f'"width": {width}, "id": {i}}}'
         for i in range(count)
     )
+    kinds = [thing(rng) for _ in range(SHAPES)]
     with open(file, "w") as text:
         text.write('{"info": {}, "images": [' + ", ".join(images) + '], "annotations": [')
         number = 0
         for image in range(count):
             for _ in range(rng.poisson(OBJECTS)):
                 number += 1
-                text.write(", " * (number > 1) + thing(number, image, rng))
-        kinds = (f'{{"id": {k}, "name": "kind{k}"}}' for k in range(1, 81))
-        text.write('], "categories": [' + ", ".join(kinds) + "]}")
+                comma = ", " if number > 1 else ""
+                shape = kinds[rng.integers(SHAPES)]
+                text.write(f'{comma}{{"id": {number}, "image_id": {image}, {shape}}}')
+        named = (f'{{"id": {k}, "name": "kind{k}"}}' for k in range(1, 81))
+        text.write('], "categories": [' + ", ".join(named) + "]}")
 
 
-def thing(number, image, rng):
-    """One object: a star-shaped polygon; a few large ones, many small ones."""
+def thing(rng):
+    """The rest of an object: a star-shaped polygon; a few are large, many are small."""
     height, width = SIZE
     radius = rng.uniform(0.1, 1, CORNERS) * np.exp(rng.normal(3.6, 0.9))
     angle = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
@@ -57,9 +61,9 @@ def thing(number, image, rng):
     corners = ", ".join(f"{v:.2f}" for v in np.stack([x, y], 1).ravel().tolist())
     area = float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
     return (
-        f'{{"segmentation": [[{corners}]], "area": {area:.4f}, "iscrowd": 0, "image_id": {image}, '
+        f'"segmentation": [[{corners}]], "area": {area:.4f}, "iscrowd": 0, '
         f'"bbox": [{x.min():.2f}, {y.min():.2f}, {np.ptp(x):.2f}, {np.ptp(y):.2f}], '
-        f'"category_id": {rng.integers(1, 81)}, "id": {number}}}'
+        f'"category_id": {rng.integers(1, 81)}'
     )
 
 

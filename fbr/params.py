@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fbr import catalogue
 from fbr.errors import Refusal, nearest, one_of
-from fbr.workspace import AXES, PATHS
+from fbr.workspace import AXES, DOWNLOADS, PATHS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -144,6 +144,11 @@ class Fetched(Strict):
     root: str
     counts: dict[Name, Count] = {}  # how many images a split must have, if it has any
     saliency: str | None = None  # a folder of maps, named after the images
+
+    def places(self, workspace: Path) -> list[Path]:
+        """Folders to look through: the user's, then that of what was fetched for this source."""
+        fetched = [workspace / DOWNLOADS / self.source] if self.archives else []
+        return [place for place in [workspace / self.root, *fetched] if place.is_dir()]
 
 
 class VocSource(Fetched):

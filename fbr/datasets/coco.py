@@ -15,7 +15,6 @@ from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
 from fbr.params import CocoSource
-from fbr.workspace import DOWNLOADS
 
 WHENCE = {
     "train": "COCO 2014: train2014.zip of cocodataset.org",
@@ -28,7 +27,7 @@ DEPTHS = ("", "*/", "*/*/")
 
 def _find(source: CocoSource, root: Path, name: str) -> Path | None:
     """The first of this name in the user's folder or what was fetched, up to two folders down."""
-    places = dict.fromkeys([root / source.root, root / DOWNLOADS / source.source])
+    places = source.places(root)
     found = (path for place in places for d in DEPTHS for path in sorted(place.glob(d + name)))
     return next(found, None)
 

@@ -22,7 +22,6 @@ from fbr.errors import Refusal, nearest
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
 from fbr.params import VocSource
-from fbr.workspace import DOWNLOADS
 
 CLASSES = (
     "aeroplane",
@@ -77,6 +76,8 @@ class Layout:
 
     def _below(self, path: str) -> list[Path]:
         """Folders of this path, up to three folders down, but none of another year of VOC."""
+        if Path(path).is_absolute():
+            return [Path(path)] if Path(path).is_dir() else []
         found = (
             folder
             for place in self.places
@@ -91,10 +92,14 @@ class Layout:
         return self._below("JPEGImages")
 
     @cached_property
+    def _aug(self) -> list[Path]:
+        """Folders with masks of more images than VOC's own."""
+        return [] if self.train_masks == "SegmentationClass" else self._below(self.train_masks)
+
+    @cached_property
     def _masks(self) -> list[Path]:
         """Folders of masks, the wanted ones first."""
-        names = dict.fromkeys([self.train_masks, "SegmentationClass"])
-        return [folder for name in names for folder in self._below(name)]
+        return [*self._aug, *self._below("SegmentationClass")]
 
     @cached_property
     def _sbd(self) -> list[Path]:
@@ -117,8 +122,8 @@ class Layout:
         return _first(self._masks, f"{id}.png") or _first(self._sbd, f"{id}.mat")
 
     @cached_property
-    def splits(self) -> dict[str, list[str]]:
-        """Ids by split; train_aug, where no list says it, is all with a mask that is not in val."""
+    def listed(self) -> dict[str, list[str]]:
+        """Ids by split, as the lists say it."""
         found: dict[str, list[str]] = {}
         for folder in [folder for path in LISTS for folder in self._below(path)]:
             for file in sorted(folder.glob("*.txt")):
@@ -126,22 +131,17 @@ class Layout:
                 name = re.sub(r"^train_?aug$", "train_aug", file.stem.removesuffix("_id"))
                 if name in SPLITS or folder.name != "voc12":  # a package with more than lists
                     found.setdefault(name, list(dict.fromkeys(ids)))
-        if {"train", "val"} <= found.keys() and "train_aug" not in found and self.augmented:
-            more = [p.stem for p in self._augmenting() if p.suffix in (".png", ".mat")]
-            ids = {*found["train"], *more} - {*found["val"]}
-            found["train_aug"] = sorted(ids)
         return {name: ids for name, ids in found.items() if ids}
 
-    def _augmenting(self) -> list[Path]:
-        wanted = [f for f in self._masks if f.name == self.train_masks != "SegmentationClass"]
-        return [path for folder in [*wanted, *self._sbd] for path in folder.iterdir()]
-
-    @property
-    def augmented(self) -> bool:
-        """Whether there are masks of more images than VOC's own."""
-        return bool(self._sbd) or any(
-            f.name == self.train_masks != "SegmentationClass" for f in self._masks
-        )
+    @cached_property
+    def splits(self) -> dict[str, list[str]]:
+        """Ids by split; train_aug, where no list says it, is all with a mask that is not in val."""
+        files = [path for folder in [*self._aug, *self._sbd] for path in folder.iterdir()]
+        more = {path.stem for path in files if path.suffix in (".png", ".mat")}
+        if not more or "train_aug" in self.listed or not {"train", "val"} <= self.listed.keys():
+            return self.listed
+        ids = more.union(self.listed["train"]) - {*self.listed["val"]}
+        return self.listed | {"train_aug": sorted(ids)}
 
     @property
     def lacks(self) -> list[str]:
@@ -149,7 +149,7 @@ class Layout:
         missing = []
         if not (self._images and self._masks and self.splits):
             missing.append("trainval")
-        if not self.augmented and self.train_masks != "SegmentationClass":
+        if not (self._aug or self._sbd) and self.train_masks != "SegmentationClass":
             missing.append("sbd")
         if not any(self.image(id) for id in self.splits.get("test", [])):
             missing.append("test")
@@ -167,15 +167,9 @@ def _lines(file: Path) -> list[str]:
         raise Refusal(f"{file}: not a list of ids; fetch it again") from None
 
 
-def layout(source: VocSource, root: Path) -> Layout:
-    """Look through the user's folder and what was fetched."""
-    places = dict.fromkeys([root / source.root, root / DOWNLOADS / source.source])
-    return Layout([place for place in places if place.is_dir()], source.train_masks)
-
-
 def missing(source: VocSource, root: Path) -> dict[str, str]:
     """What must be fetched first, by archive; the test images only where they can be."""
-    lacks = layout(source, root).lacks
+    lacks = Layout(source.places(root), source.train_masks).lacks
     wanted = [key for key in lacks if key != "test" or key in source.archives]
     return {key: f"{source.root}: {WHENCE[key].format(masks=source.train_masks)}" for key in wanted}
 
@@ -206,7 +200,7 @@ def build(
     """Link the images, rewrite the masks in the contract's ids, and read labels and splits."""
     if lines := missing(source, root):
         raise Refusal(f"VOC is not there yet: {'; '.join(lines.values())}")
-    found = layout(source, root)
+    found = Layout(source.places(root), source.train_masks)
     tasks, left_out = _tasks(source, found)
     work = partial(_one, source, folders["images"], folders["masks"], folders["instances"])
     done = list(watched(in_order(work, tasks, processes), "prepare", len(tasks)))
@@ -224,7 +218,9 @@ def build(
 
 def _tasks(source: VocSource, found: Layout) -> tuple[list[_Task], dict[str, str]]:
     """Every image of the lists; a test split of which no image is there is left out."""
-    splits, said = found.splits, {}
+    splits, said = dict(found.splits), {}
+    if splits.keys() - found.listed.keys():
+        said["train_aug"] = "made of all masks but those of val, for there is no list"
     if "test" in splits and not any(found.image(id) for id in splits["test"]):
         said["test"] = f"left out: none of its {len(splits.pop('test'))} images is there"
     of: dict[str, list[str]] = {}

@@ -136,6 +136,8 @@ def _ask(url: str, partial: Path, told: Told) -> bool:
         if goes_on and known.get("total") not in (None, total):
             _empty(partial)  # of a file that has changed since
             return False
+        if not goes_on:
+            _empty(partial)
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if tag and tag.startswith("W/"):
             tag = None

@@ -1,21 +1,25 @@
 """The VOC reader and a pretrained backbone on real photographs, where a developer has them."""
 
+import contextlib
+import io
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
 
-from fbr.datasets import voc
+from fbr.datasets import coco, voc
 from fbr.datasets.prepared import Prepared, write_index
-from fbr.files import weights
+from fbr.files import pictures, weights
 from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import VOID, Crf, dense_crf, unary_from_labels
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
-from fbr.params import VocSource
+from fbr.params import CocoSource, VocSource
 from fbr.stages.prepare import FOLDERS
 from tests.checkout import ROOT
 
@@ -28,6 +32,7 @@ pytestmark = [
         reason="no folder of real photographs: set FBR_REALDATA to one",
     ),
 ]
+COCO_MINI = SHARED / "coco-mini"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,32 @@ def test_the_subset_has_its_splits_labels_and_masks(animals):
         seen = set(np.unique(animals.mask(entry))) - {0, 255}
         assert seen == set(entry.classes)
         assert animals.image(entry).shape[:2] == (entry.height, entry.width)
+
+
+@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="no piece of COCO: set FBR_REALDATA to one")
+def test_a_piece_of_coco_is_painted_as_its_own_tools_do(tmp_path):
+    base = tmp_path / "coco"
+    (base / "annotations").mkdir(parents=True)
+    for split in coco.SPLITS.values():
+        (base / split).symlink_to(COCO_MINI / "images")
+        shutil.copy(COCO_MINI / "instances.json", base / "annotations" / f"instances_{split}.json")
+    source = CocoSource(source="coco", root=str(base), labels="json")
+    folders = {name: PartialFolder(tmp_path / name, "") for name in FOLDERS}
+    built = coco.build(source, ROOT, folders)
+    assert len(built.names) == 81
+    assert len(built.entries) == 2 * 56
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO(COCO_MINI / "instances.json")
+    number = {id: i for i, id in enumerate(sorted(index.getCatIds()), start=1)}
+    for entry in built.entries[:56]:
+        found = index.loadAnns(index.getAnnIds(int(entry.id)))
+        assert entry.classes == tuple(sorted({number[a["category_id"]] for a in found}))
+        mask = pictures.read_mask(folders["masks"] / f"{entry.id}.png")
+        painted = np.zeros_like(mask)
+        for one in sorted(found, key=lambda a: (not a["iscrowd"], -a["area"])):
+            value = 255 if one["iscrowd"] else number[one["category_id"]]
+            painted[index.annToMask(one) == 1] = value
+        assert np.array_equal(mask, painted)
 
 
 def test_pretrained_features_tell_cats_from_sheep(animals):

@@ -68,9 +68,14 @@ def test_the_same_from_a_folder_of_masks_with_or_without_a_list(mine, build):
         )
     without = build()
     assert splits(without)["train_aug"] == official.AUG
-    assert without.found["masks of"] == {"SegmentationClassAug": 5}
+    assert without.found == {
+        "masks of": {"SegmentationClassAug": 5},
+        "train_aug": "made of all masks but those of val, for there is no list",
+    }
     (base / "ImageSets/Segmentation/trainaug.txt").write_text("\n".join(official.AUG))
-    assert build() == without
+    listed = build()
+    assert listed.entries == without.entries
+    assert listed.found == {"masks of": {"SegmentationClassAug": 5}}
 
 
 def test_lists_of_irn_beside_the_devkit(mine, build):
@@ -104,11 +109,13 @@ def test_parts_may_lie_in_downloads(mine, build, tmp_path):
     official.voc(mine)
     official.sbd(tmp_path / "downloads" / "voc")
     official.voc_test(tmp_path / "downloads" / "voc")
-    built = build()
+    built = build(archives={"test": {"urls": ["http://127.0.0.1:1/test.tar"]}})
     assert splits(built) == official.LISTS | {
         "train_aug": official.AUG,
         "test": official.TEST,
     }
+    # A dataset of the user's own, such as a subset, has nothing to do with what others fetched.
+    assert splits(build(train_masks="SegmentationClass")) == official.LISTS
 
 
 def test_a_test_list_without_its_images_is_left_out(mine, build):
