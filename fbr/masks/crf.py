@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fbr.masks.lattice import Kernel
 
 VOID = 255
+# A class that no pixel believes in more than this is not filtered, for what neighbours would say
+# of it is as little: of a network's many classes a few are left.
+NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,24 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _ours(image: np.ndarray, energy: np.ndarray, settings: Crf) -> np.ndarray:
-    """Filter all classes but the last: as they sum to one, it gets what the others leave."""
+    """Filter all classes but background: as they sum to one, it gets what the others leave."""
     height, width, _ = image.shape
     near = _kernel(height, width, settings.gaussian_sxy)
-    # Colours first, the order of a picture's planes: it is the key of a cache.
+    # As bytes, for the kernel is kept by them.
     planes = image.transpose(2, 0, 1).tobytes()
     alike = _kernel(height, width, settings.bilateral_sxy, settings.bilateral_srgb, planes)
     kernels = ((settings.gaussian_compat, near), (settings.bilateral_compat, alike))
-    scores = -energy.reshape(len(energy), -1)
-    belief = _softmax(scores)
+    own = -energy.reshape(len(energy), -1)
+    belief = _softmax(own)
     everything = np.ones((1, belief.shape[1]), np.float32)
-    scores[-1:] += sum(compat * kernel.filter(everything) for compat, kernel in kernels)
+    own[:1] += sum(compat * kernel.filter(everything) for compat, kernel in kernels)
     for _ in range(settings.iterations):
-        heard = sum(compat * kernel.filter(belief[:-1]) for compat, kernel in kernels)
-        belief = _softmax(np.concatenate([scores[:-1] + heard, scores[-1:] - heard.sum(axis=0)]))
+        likely = 1 + np.flatnonzero(belief[1:].max(axis=1) > NEGLIGIBLE)
+        heard = sum(compat * kernel.filter(belief[likely]) for compat, kernel in kernels)
+        scores = own.copy()
+        scores[likely] += heard
+        scores[0] -= heard.sum(axis=0)
+        belief = _softmax(scores)
     return belief.reshape(energy.shape)
 
 
