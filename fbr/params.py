@@ -317,6 +317,7 @@ class Fbr(Strict):
     iterations: Annotated[int, Field(ge=0)]  # of Lloyd
     bank: Count  # rows of the memory bank
     bank_dtype: Literal["float32", "bfloat16", "float16"]
+    bank_each_view: bool = False  # where a method shows two views of an image
     negatives: Count  # M, of each class and kind
     temperature: Positive  # τ
     unsure_rank: Annotated[float, Field(ge=0, lt=1)]  # ρ

@@ -1,8 +1,10 @@
 """What every CAM method is, and how it carries FBR."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fbr.cam.fbr import Background
 
@@ -12,27 +14,33 @@ TINY = 1e-5
 class Seen(NamedTuple):
     """One forward pass: losses, and what FBR reads.
 
-    features (B, L, h, w); scores (B, 1+K, h, w), the background's first, before any ReLU.
+    features (B, L, h, w); scores (B, 1+K, h, w), the background's first, before any ReLU. more: the
+    same of further views of these images.
     """
 
     losses: dict[str, Tensor | tuple[Tensor, Tensor]]
     features: Tensor
     scores: Tensor
+    more: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class Method(nn.Module):
     """A method gives `look` and `activate`.
 
     head: its modules that start from nothing and take the recipe's `head_lr`. width: L, channels of
-    the features that it shows.
+    the features that it shows. views: of each image, that it shows to FBR. saliency: whether the
+    batch has to hold saliency (B, H, W) uint8.
     """
 
     head: list[nn.Module]
     width: int
+    views: int = 1
+    saliency: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self.background: Background | None = None
+        self.banks = nn.ModuleList()  # of the views after the first, if they do not share
 
     def look(self, batch: dict) -> Seen:
         """image (B, 3, H, W) and label (B, K), among others → losses and what they come from."""
@@ -58,14 +66,31 @@ class Method(nn.Module):
     def carry(self, background: Background) -> "Method":
         self.background = background
         self.head = [*self.head, background]
+        if background.numbers.bank_each_view:
+            self.banks.extend(deepcopy(background.bank) for _ in range(self.views - 1))
         return self
 
     def forward(self, batch: dict) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
-        """Named losses of the method, and those of FBR if it carries it."""
+        """Named losses of the method, and those of FBR, a mean over views, if it carries it."""
         seen = self.look(batch)
         if self.background is None:
             return seen.losses
-        return seen.losses | self.background(seen.features, seen.scores, batch)
+        if not seen.more:
+            return seen.losses | self.background(seen.features, seen.scores, batch)
+        found = [self.background(seen.features, seen.scores, batch)]
+        for view, (features, scores) in enumerate(seen.more):
+            # The same projections, another memory.
+            memory = self.banks[view].named_buffers(prefix="bank") if self.banks else ()
+            found.append(functional_call(self.background, dict(memory), (features, scores, batch)))
+        return seen.losses | {name: _mean([view[name] for view in found]) for name in found[0]}
+
+
+def _mean(values: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor | tuple[Tensor, Tensor]:
+    """Of values, or of sums beside their counts."""
+    if isinstance(values[0], tuple):
+        sums, counts = zip(*values, strict=True)
+        return sum(sums), sum(counts)
+    return sum(values) / len(values)
 
 
 class Seeded(Method):

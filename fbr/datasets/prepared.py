@@ -122,6 +122,11 @@ class Prepared:
         """(H, W) uint8: the class 1…K whose companion ground is seen there, else 0."""
         return self.ids(self.folder / "companions" / f"{entry.id}.png", entry)
 
+    def saliency(self, entry: Entry) -> np.ndarray:
+        """(H, W) uint8, 0…255."""
+        path = self.folder / "saliency" / f"{entry.id}.png"
+        return sized(pictures.read_grey(path), entry, path)
+
     def has(self, kind: str, entry: Entry) -> bool:
         """Whether there is a mask of this kind ("masks", "instances", …): a test split has none."""
         return (self.folder / kind / f"{entry.id}.png").is_file()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from fbr.cam import CAM
 from fbr.cam.method import Method, Seeded
 from fbr.datasets.loader import Sample
-from fbr.datasets.prepared import Entry
-from fbr.datasets.transforms import NEAREST, Geometry
+from fbr.datasets.prepared import Entry, Prepared
+from fbr.datasets.transforms import BILINEAR, NEAREST, Geometry
 from fbr.errors import Refusal, chosen
 from fbr.stages import training
 from fbr.stages.job import Job
@@ -32,22 +32,35 @@ def network(job: Job, seeded: bool) -> Method:
     )
 
 
-def labelled(
-    job: Job, entries: list[Entry]
+def beside(
+    job: Job, entries: list[Entry], method: Method
 ) -> tuple[Callable[[Sample, Geometry], Sample], Callable[[Entry], Sample]]:
-    """The `draw` and `more` of `training.images` for image labels and what is watched."""
+    """The `draw` and `more` of `training.images`: image labels, saliency, and what is watched."""
     labels = job.data.labels(entries)
+    read = {}
+    if method.saliency:
+        _check_saliency(job.data, entries, job.numbers.method)
+        read["saliency"] = job.data.saliency, BILINEAR
     # Companion grounds are looked at, never learnt from: FBR counts its NROIs on them.
     carries = job.numbers.fbr is not None
-    watched = carries and any(job.data.has("companions", e) for e in entries)
+    if carries and any(job.data.has("companions", e) for e in entries):
+        read["companions"] = job.data.companions, NEAREST
 
     def draw(sample: Sample, cut: Geometry) -> Sample:
-        drawn = {"label": labels[sample["index"]]}
-        if watched:
-            drawn["companions"] = cut.apply(sample["companions"], NEAREST, 0)
-        return drawn
+        drawn = {kind: cut.apply(sample[kind], how, 0) for kind, (_, how) in read.items()}
+        return {"label": labels[sample["index"]]} | drawn
 
     def more(entry: Entry) -> Sample:
-        return {"companions": job.data.companions(entry)} if watched else {}
+        return {kind: of(entry) for kind, (of, _) in read.items()}
 
     return draw, more
+
+
+def _check_saliency(data: Prepared, entries: list[Entry], method: str) -> None:
+    for entry in entries:
+        if not data.has("saliency", entry):
+            raise Refusal(
+                f"{data.folder / 'saliency'}: found none of id '{entry.id}', expected a grey map "
+                f"<id>.png of every image that {method} trains on; add them and run prepare again, "
+                "or choose a method without saliency"
+            )

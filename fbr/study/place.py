@@ -20,7 +20,7 @@ from fbr.files.tables import read_json
 from fbr.study.plan import Axes, Study
 from fbr.workspace import AXES, DOWNLOADS, Workspace
 
-LINKS = ("Snakefile", "fbr", DOWNLOADS)
+LINKS = ("Snakefile", "fbr", DOWNLOADS, "weights")
 
 
 class Place:

@@ -1,0 +1,171 @@
+"""SEAM: a network whose maps follow the image through a change of scale (Wang et al., CVPR 2020).
+
+Every image is seen twice, as it is and small. The maps of both have to agree (ER), and each one's
+maps, refined by which pixels look alike, have to agree with the other's best classes (ECR).
+"""
+
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fbr.cam.method import Seen
+from fbr.cam.plain import Plain
+from fbr.cam.seeds import TINY, stretched
+from fbr.errors import Refusal
+from fbr.losses.classification import multilabel_soft_margin
+from fbr.losses.equivariance import (
+    best_alone,
+    cross_equivariance,
+    equivariance,
+    least_activation,
+)
+from fbr.params import Counts, Share
+
+if TYPE_CHECKING:
+    from fbr.nets.backbones import Backbone
+
+Side = Annotated[int, Field(ge=16)]
+Levels = Annotated[list[Annotated[int, Field(lt=0)]], Field(min_length=1)]
+
+
+class View(NamedTuple):
+    """What the network sees in one view.
+
+    features (B, L, h, w); maps (B, K or 1+K, h, w) before any ReLU; refined (B, 1+K, h, w) in 0…1.
+    """
+
+    features: Tensor
+    maps: Tensor
+    refined: Tensor
+
+
+class Seam(Plain):
+    """The plain network, its maps refined by the pixel correlation module, on two scales."""
+
+    class Options(Plain.Options):
+        view: Side  # of the second view, in pixels
+        hard_share: Share  # of an image's values that ECR looks at, those that differ most
+        levels: Levels  # of the backbone, that tell which pixels look alike
+        level_widths: Counts  # channels that each is narrowed to
+
+        @model_validator(mode="after")
+        def _a_width_each(self) -> "Seam.Options":
+            if len(self.levels) != len(self.level_widths):
+                raise ValueError(
+                    f"found {len(self.levels)} levels and {len(self.level_widths)} level_widths, "
+                    "expected one width for each level"
+                )
+            return self
+
+    def __init__(
+        self, backbone: "Backbone", classes: int, options: Options, with_background: bool = False
+    ) -> None:
+        super().__init__(backbone, classes + with_background, options)
+        nn.init.xavier_uniform_(self.classify.weight)
+        self.first = int(with_background)  # channel of the first class
+        self.side, self.hard_share = options.view, options.hard_share
+        self.levels = options.levels
+        if min(options.levels) < -len(backbone.channels):
+            raise Refusal(
+                f"options: levels: found {min(options.levels)}, expected -1 down to "
+                f"{-len(backbone.channels)}: the network has {len(backbone.channels)} levels"
+            )
+        channels = [backbone.channels[level] for level in options.levels]
+        self.correlate = Correlation(channels, options.level_widths)
+        self.head = [*self.head, self.correlate]
+
+    def look(self, batch: dict) -> Seen:
+        whole, small = self.pair(batch["image"])
+        losses = self.compare(whole, small, batch["label"])
+        return Seen(losses, whole.features, whole.refined)
+
+    def pair(self, images: Tensor) -> tuple[View, View]:
+        """The images as they are, and on squares of `side`."""
+        return self.see(images), self.see(resized(images, torch.Size([self.side, self.side])))
+
+    def see(self, images: Tensor) -> View:
+        levels = self.backbone(images)
+        maps = self.classify(levels[-1])
+        with torch.no_grad():
+            classes = maps[:, self.first :].float().relu()
+            classes = best_alone(classes / (classes.amax((2, 3), keepdim=True) + TINY))
+        refined = self.correlate(classes, images, [levels[level] for level in self.levels])
+        return View(levels[-1], maps, refined)
+
+    def compare(self, whole: View, small: View, labels: Tensor) -> dict[str, Tensor]:
+        """Losses of both views, compared where the small one has its positions; labels (B, K)."""
+        shown = labels[:, :, None, None]
+        with_ground = F.pad(shown, (0, 0, 0, 0, 1, 0), value=1)
+        size = small.maps.shape[2:]
+        views = (whole, small)
+        maps = [shares(resized(view.maps[:, self.first :], size)) * shown for view in views]
+        refined = [shares(resized(view.refined, size)) * with_ground for view in views]
+        scores = [self.pooled(view.features)[:, self.first :] for view in views]
+        classified = [multilabel_soft_margin(score, labels) for score in scores]
+        least = [least_activation(view.refined[:, 1:] * shown) for view in views]
+        crossed = [
+            cross_equivariance(mine, other, self.hard_share)
+            for mine, other in zip(refined, reversed(maps), strict=True)
+        ]
+        return {
+            "classification": sum(classified) / 2,
+            "least_activation": sum(least) / 2,
+            "equivariance": equivariance(*maps),
+            "cross_equivariance": sum(crossed),
+        }
+
+    def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        view = self.see(images)
+        return view.refined[:, 1:], view.features
+
+
+class Correlation(nn.Module):
+    """PCM: maps become means over the pixels that look alike, in colours and earlier features."""
+
+    def __init__(self, channels: list[int], widths: list[int]) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 1, bias=False)
+            for inputs, outputs in zip(channels, widths, strict=True)
+        )
+        self.mix = nn.Conv2d(3 + sum(widths), sum(widths), 1, bias=False)
+        for conv in self.narrow:
+            nn.init.kaiming_normal_(conv.weight)
+        nn.init.xavier_uniform_(self.mix.weight, gain=4)
+
+    def forward(self, maps: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
+        """maps (B, C, h, w) without gradient → the same, float32; levels train no backbone."""
+        size = maps.shape[2:]
+        parts = [
+            narrow(resized(level.detach(), size)).relu()
+            for narrow, level in zip(self.narrow, levels, strict=True)
+        ]
+        looks = self.mix(torch.cat([resized(images, size).to(parts[0].dtype), *parts], 1))
+        return correlated(maps, looks)
+
+
+def correlated(maps: Tensor, looks: Tensor) -> Tensor:
+    """Means of maps (B, C, h, w) over all pixels, weighted by max(0, cosine) of looks (B, D, h, w).
+
+    One product gives the sums and their weights: the N×N cosines are never divided.
+    """
+    looks = looks.flatten(2)
+    looks = looks / (looks.float().norm(dim=1, keepdim=True) + TINY).to(looks.dtype)
+    alike = (looks.mT @ looks).relu()
+    sums = F.pad(maps.flatten(2), (0, 0, 0, 1), value=1) @ alike
+    return (sums[:, :-1].float() / (sums[:, -1:].float() + TINY)).view(maps.shape)
+
+
+def shares(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w), rectified, each from its own least and largest value to 0…1."""
+    return stretched(maps.float().relu().flatten(2)).view(maps.shape)
+
+
+def resized(maps: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, H, W) → (B, C, *size), bilinear; as they are where the size is theirs."""
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
