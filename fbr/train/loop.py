@@ -253,6 +253,8 @@ class _Run:
 
 def _together(network: nn.Module, processes: Processes) -> nn.Module:
     devices = [processes.device.index] if processes.device.type == "cuda" else None
+    # Of a 1×1 convolution that is used twice, and strides along a side of one mean nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     with warnings.catch_warnings():
         # From torch 2.15 on `broadcast_buffers` has a new name, which older ones do not know.
         warnings.simplefilter("ignore", FutureWarning)

@@ -10,7 +10,9 @@ import torch.distributed as dist
 from torch import nn
 
 from fbr.cam.fbr import Background
+from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
+from fbr.cam.ppc import Ppc
 from fbr.errors import Refusal
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
@@ -56,23 +58,48 @@ def background(channels: int, **changes) -> Background:
     return carried
 
 
+def still() -> nn.Module:
+    """A backbone for methods that make choices: best classes, nearest centres, ranks, thresholds.
+
+    Shared statistics round differently in two processes, and a rounding that tips one choice would
+    be a difference of its own.
+    """
+    return backbones.freeze_statistics(backbones.build("small", 8))
+
+
 def classify_with_fbr() -> nn.Module:
-    # Shared statistics round differently in two processes, and FBR makes choices: nearest centres,
-    # ranks, thresholds. A rounding that tips one of them would be a difference of its own.
-    backbone = backbones.freeze_statistics(backbones.build("small", 8))
-    method = Plain(backbone, CLASSES, Plain.Options(tap=0.1))
+    method = Plain(still(), CLASSES, Plain.Options(tap=0.1))
     carried = background(method.width, seed_background=0.3)
     # Full before the first step, so that every checkpoint holds a bank that has wrapped.
     carried.bank.push(torch.rand(50, 6), torch.ones(50, CLASSES), torch.ones(50).bool())
     return method.carry(carried)
 
 
+def contrast(**options) -> Ppc:
+    return Ppc(still(), CLASSES, Ppc.Options.model_validate(numbers.ppc(**options)))
+
+
+def contrast_with_fbr(**changes) -> nn.Module:
+    method = contrast(projection=None)
+    return method.carry(background(method.width, bank_each_view=True, **changes))
+
+
 CASES = {
     "plain": (classify, {}),
     "plain with FBR": (classify_with_fbr, {}),
+    "ppc": (contrast, {"steps": 3}),
+    # One NROI: of two points that are each other's nearest, k-means++ may begin with either, by a
+    # tie that rounding decides. The bank then holds the same rows in another order.
+    "ppc with FBR": (lambda: contrast_with_fbr(nrois=1), {"steps": 3}),
     "segmentation": (segment, {}),
     "segmentation, balanced": (lambda: segment("balanced_cross_entropy"), {"clip": 1.0}),
     "segmentation, accumulated": (segment, {"accumulate": 2}),
+}
+# What shows that a training did something, where batch norms rest.
+MOVED = {
+    "plain with FBR": "background.bank.rows",
+    "ppc": "classify",
+    "ppc with FBR": "bank.rows",
 }
 INTERRUPTED = ("segmentation", "plain with FBR")
 
@@ -140,6 +167,40 @@ def fbr_alone(processes: Processes) -> dict:
     return {"bank": carried.bank.state_dict(), "steps": torch.stack(steps)}
 
 
+def views_alone(processes: Processes) -> dict:
+    """PPC's contrasts and FBR on given features of two views: both banks, losses, gradients."""
+    torch.manual_seed(7)
+    method = contrast_with_fbr()
+    trained = list(method.background.parameters())
+    share = processes.share(8, 1)
+    own = slice(processes.rank * share, (processes.rank + 1) * share)
+    generator, steps = torch.Generator().manual_seed(1), []
+    for step in range(5):
+        views = [
+            (torch.randn(8, method.width, 5, 7, generator=generator).relu()[own], scores[own])
+            for scores in torch.randn(2, 8, 1 + CLASSES, 5, 7, generator=generator)
+        ]
+        label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
+        batch = {"label": label[own], "step": step, "seed": 3}
+        losses = method._contrasts(views, batch)
+        seen = Seen(losses, *views[0], (views[1],))
+        with patch.object(method, "look", lambda batch, seen=seen: seen):
+            found = method(batch)
+        names = (*losses, "l_fb", "l_if", "l_seg", "l_sim")
+        losses = torch.stack([found[name] for name in names])
+        gradients = torch.autograd.grad(losses.sum(), trained)
+        values = torch.cat([part.detach().flatten() for part in (losses, *gradients)])
+        steps.append(processes.sum(values) / processes.world)
+    banks = [method.background.bank, *method.banks]
+    held = {
+        f"{name} {n}": part for n, b in enumerate(banks) for name, part in b.state_dict().items()
+    }
+    return {"bank": held, "steps": torch.stack(steps)}
+
+
+ALONE = {"fbr": fbr_alone, "views": views_alone}
+
+
 def main(folder: Path) -> None:
     """Write what every case ends in; then interrupted ones, and the words of a refused one."""
     with joined(1) as processes:
@@ -155,7 +216,8 @@ def main(folder: Path) -> None:
             result = fit(folder, processes, name)
             if processes.first:
                 torch.save(result, folder / f"{name}, resumed.pt")
-        torch.save(fbr_alone(processes), folder / f"fbr{processes.rank}.pt")
+        for name, alone in ALONE.items():
+            torch.save(alone(processes), folder / f"{name}{processes.rank}.pt")
         try:
             fit(folder, processes, "plain", source=images(spoil=loop.Order(COUNT, 0)[5]))
         except (Refusal, SystemExit) as refused:

@@ -32,6 +32,7 @@ def irn() -> nn.Module:
     return AffinityNet(made, made.channels, 8)
 
 
+PPC, BANKS = numbers.ppc(projection=None), numbers.fbr(bank_each_view=True)
 BUILT = {
     "cam_train": (
         lambda: networks.cam_method("plain", backbone(), 2, {}, None),
@@ -44,6 +45,10 @@ BUILT = {
     "amn_train": (
         lambda: networks.cam_method("amn", backbone(), 2, AMN, None),
         described("amn_train", method="amn", options=AMN, fbr=None),
+    ),
+    "cam_train of two views": (
+        lambda: networks.cam_method("ppc", backbone(), 2, PPC, BANKS),
+        described("cam_train", method="ppc", options=PPC, fbr=BANKS.model_dump()),
     ),
     "irn_train": (irn, described("irn_train", width=8)),
     "seg_train": (

@@ -1,0 +1,263 @@
+"""PPC: its contrasts from what two views see, on SEAM and on EPS, alone and with FBR's banks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fbr.cam import ppc
+from fbr.cam.fbr import Background, Draws
+from fbr.cam.ppc import Ppc, prototypes
+from fbr.errors import Refusal
+from fbr.losses.saliency import explicit_pseudo_pixels
+from tests.reference import numbers
+from tests.reference import ppc as twin
+from tests.unit.cam.stand_in import Backbone, batch
+
+CLASSES, TAU = 3, 0.1
+NOTHING = dict.fromkeys(("l_fb", "l_if", "l_seg", "l_sim"), 0.0)
+NAMES = ("cross_prototype", "cross_cam", "intra_view")
+
+
+def made(**options) -> Ppc:
+    torch.manual_seed(0)
+    return Ppc(Backbone(), CLASSES, Ppc.Options.model_validate(numbers.ppc(**options)))
+
+
+def views(seed=0, side=3):
+    """Features and refined maps of two views, with sharp and with empty maps among them."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(2):
+        features = torch.randn(2, 8, side, side, generator=generator).relu()
+        refined = torch.rand(2, 1 + CLASSES, side, side, generator=generator)
+        refined[1, 1] = 0
+        found.append((features, refined))
+    return found
+
+
+def by_hand(network, pair, given):
+    """The three losses in double precision, and the features that they come from."""
+    n, labels = network.numbers, given["label"].double()
+    leaves = [features.double().flatten(2).mT.requires_grad_() for features, _ in pair]
+    weight = network.project.weight.detach().double().flatten(1)
+    pixels = [(leaf @ weight.mT).clamp(min=0) for leaf in leaves]
+    read = [twin.seeds(r.double().flatten(2)[:, 1:], labels, n.seed_background) for _, r in pair]
+    top = pixels[0].shape[1] // n.prototype_part
+    centres = [
+        twin.prototypes(shares, z.detach(), top)
+        for (shares, _), z in zip(read, pixels, strict=True)
+    ]
+    seeds = [found.flatten().tolist() for _, found in read]
+    flat = [z.flatten(0, 1) for z in pixels]
+
+    def cross(view, prototypes_of, labels_of):
+        losses = [
+            twin.contrast(z, c, centres[prototypes_of], TAU) * (c > 0 or not n.foreground_only)
+            for z, c in zip(flat[view], seeds[labels_of], strict=True)
+        ]
+        return sum(losses) / len(losses)
+
+    draws = Draws(given["seed"], given["step"], torch.device("cpu"))
+
+    def within(view):
+        cosines = [
+            0.0 if centres[view][c] is None else float(twin.cosine(z.detach(), centres[view][c]))
+            for z, c in zip(flat[view], seeds[view], strict=True)
+        ]
+        uniform = draws.uniform(len(cosines)).tolist()
+        times = twin.hard_pixels(cosines, seeds[view], n.hard, n.kept, uniform)
+        losses = [
+            twin.contrast(
+                *(z, c, centres[view], TAU),
+                twin.semi_hard(z, c, centres[view], n.hard, n.kept),
+            )
+            for z, c in zip(flat[view], seeds[view], strict=True)
+        ]
+        return twin.over_classes(losses, times, seeds[view])
+
+    expected = {
+        "cross_prototype": 0.1 * (cross(0, 1, 0) + cross(1, 0, 1)) / 2,
+        "cross_cam": 0.2 * (cross(0, 0, 1) + cross(1, 1, 0)) / 2,
+        "intra_view": 0.3 * (within(0) + within(1)) / 2,
+    }
+    return expected, leaves
+
+
+@pytest.mark.parametrize("foreground_only", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_contrasts_and_gradients_are_the_equations(foreground_only, seed):
+    network, given = made(foreground_only=foreground_only), batch(2, CLASSES, seed=seed)
+    given["label"] = torch.tensor([[1.0, 1, 0], [1, 0, 1]])
+    pair = [(features.requires_grad_(), refined) for features, refined in views(seed)]
+    found = network._contrasts(pair, given)
+    expected, exact = by_hand(network, [(f.detach(), r) for f, r in pair], given)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name
+        assert value > 0
+        gradients = torch.autograd.grad(value, exact, retain_graph=True)
+        mine = torch.autograd.grad(found[name], [f for f, _ in pair], retain_graph=True)
+        for one, other in zip(mine, gradients, strict=True):
+            torch.testing.assert_close(
+                one.flatten(2).mT.double(), other, atol=1e-6, rtol=1e-3, msg=name
+            )
+            assert one.any()
+
+
+@pytest.mark.parametrize("top", [1, 3, 9])
+def test_prototypes_are_weighted_means_of_the_best(top):
+    torch.manual_seed(0)
+    shares, pixels = torch.rand(2, CLASSES, 9), torch.randn(2, 9, 5)
+    shares[:, 1] = 0
+    found, known = prototypes(shares, pixels, top)
+    expected = twin.prototypes(shares.double(), pixels.double(), top)
+    assert known.tolist() == [True, True, False, True]
+    for centre, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            centre.double(), torch.zeros(5).double() if other is None else other
+        )
+
+
+def test_four_by_four_by_hand():
+    """A cat in the first row of both views: pixels are at their prototypes, far from the other."""
+    network = made(projection=2)
+    network.project.weight.data = torch.eye(2, 8)[:, :, None, None]
+    features, refined = torch.zeros(1, 8, 4, 4), torch.zeros(1, 1 + CLASSES, 4, 4)
+    features[0, 0, 0], features[0, 1, 1:] = 2, 3
+    refined[0, 1, 0] = 0.8
+    given = batch(1, CLASSES) | {"label": torch.tensor([[1.0, 0, 0]])}
+    found = network._contrasts([(features, refined)] * 2, given)
+    near = torch.log(1 + torch.exp(torch.tensor(-1 / TAU))).item()
+    for name, weight in zip(NAMES, (0.1, 0.2, 0.3), strict=True):
+        assert found[name].item() == pytest.approx(weight * near, rel=0.02), name
+    # Where the other view has its cat in the last row, both are wrong in two rows of four.
+    other = (features.flip(2), refined.flip(2))
+    found = network._contrasts([(features, refined), other], given)
+    assert found["cross_cam"].item() == pytest.approx(0.2 * 0.5 / TAU, rel=1e-3)
+    assert found["cross_prototype"].item() == pytest.approx(0.1 * near, rel=0.02)
+
+
+def test_views_of_one_size_are_consistent():
+    """Nothing then tells the views apart: both crossed terms are the same number."""
+    network, given = made(view=32), batch(2, CLASSES)
+    seen = network.look(given)
+    for one, other in zip((seen.features, seen.scores), seen.more[0], strict=True):
+        assert torch.equal(one, other)
+    losses = seen.losses
+    assert losses["equivariance"] == 0
+    assert losses["cross_prototype"].item() * 2 == pytest.approx(losses["cross_cam"].item())
+
+
+def test_fbr_is_shown_both_views_on_the_small_grid():
+    seen = made().look(batch(2, CLASSES))
+    assert seen.features.shape == seen.more[0][0].shape == (2, 8, 4, 4)
+    assert seen.scores.shape == seen.more[0][1].shape == (2, 1 + CLASSES, 4, 4)
+
+
+def test_without_intra_view_nothing_is_drawn(monkeypatch):
+    monkeypatch.setattr(ppc, "semi_hard_entropy", None)
+    losses = made(weight=dict.fromkeys(NAMES, 0.1) | {"intra_view": 0.0})(batch(2, CLASSES))
+    assert "intra_view" not in losses
+
+
+def test_foreground_only_keeps_the_mean_over_every_pixel():
+    pair, given = views(), batch(2, CLASSES)
+    given["label"] = torch.zeros(2, CLASSES)
+    found = made(foreground_only=True)._contrasts(pair, given)
+    assert found["cross_prototype"] == found["cross_cam"] == 0
+    assert found["cross_cam"].requires_grad
+
+
+def test_on_eps_saliency_teaches_maps_and_refined_maps_of_both_views():
+    network, given = made(salience=numbers.SALIENCE), batch(2, CLASSES)
+    assert network.saliency
+    assert not made().saliency
+    whole, small = network.pair(given["image"])
+    assert whole.maps.shape[1] == 1 + CLASSES
+    shrunk = F.interpolate(given["saliency"][:, None].float(), (16, 16), mode="bilinear")[:, 0]
+    near = (given["saliency"][:, ::4, ::4] / 255, shrunk[:, ::4, ::4] / 255)
+    expected = sum(
+        explicit_pseudo_pixels(maps, saliency, given["label"], 0.4, 0.5).item()
+        for view, saliency in zip((whole, small), near, strict=True)
+        for maps in (view.maps, view.refined)
+    )
+    assert network(given)["saliency"].item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_maps_are_refined_ones_on_seam_and_a_softmax_on_eps():
+    images = batch(2, CLASSES)["image"]
+    for network in (made(), made(salience=numbers.SALIENCE)):
+        view, maps = network.see(images), network.maps(images)
+        if network.saliency:
+            torch.testing.assert_close(maps, view.maps.softmax(1)[:, 1:])
+        else:
+            assert torch.equal(maps, view.refined[:, 1:])
+
+
+# With FBR
+
+
+def carried(each: bool, **options) -> Ppc:
+    network = made(**options)
+    background = Background(network.width, CLASSES, numbers.fbr(bank_each_view=each))
+    background.dropout = torch.nn.Identity()
+    return network.carry(background)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_each_view_has_a_bank_or_both_share_one(each):
+    network, given = carried(each), batch(2, CLASSES)
+    pushed = []
+    for step in range(2):
+        network(given | {"step": step})
+        banks = [network.background.bank, *network.banks]
+        pushed.append([int(bank.pushed) for bank in banks])
+    rows = [bank.rows[: int(bank.pushed)] for bank in banks]
+    if each:
+        assert pushed[1] == [2 * count for count in pushed[0]]
+        assert len(rows) == 2
+        assert rows[0].any()
+        assert rows[1].any()
+        assert not any((row == rows[1]).all(1).any() for row in rows[0] if row.any())
+    else:
+        assert len(rows) == 1
+
+
+def test_losses_of_fbr_are_means_over_views_and_counts_add_up():
+    network, given = carried(True), batch(2, CLASSES)
+    found = network(given)
+    other = carried(True)
+    seen = other.look(given)
+    one = other.background(seen.features, seen.scores, given)
+    other = carried(True)
+    two = other.background(*other.look(given).more[0], given)
+    assert isinstance(one["nroi_spread"], tuple)
+    for name, value in one.items():
+        if isinstance(value, tuple):
+            both = zip(found[name], value, two[name], strict=True)
+            assert all(f.item() == pytest.approx((v + t).item(), rel=1e-5) for f, v, t in both)
+        else:
+            mean = (value + two[name]).item() / 2
+            assert found[name].item() == pytest.approx(mean, rel=1e-5), name
+
+
+def test_a_shared_projection_is_that_of_fbr():
+    network, given = carried(True, projection=None), batch(2, CLASSES)
+    assert not [name for name, _ in network.named_parameters() if name.startswith("project.")]
+    network(given)["cross_cam"].backward()
+    assert network.background.phi_fg.weight.grad.any()
+    resting = made(projection=None).carry(Background(8, CLASSES, numbers.fbr(weight=NOTHING)))
+    assert all(p.requires_grad for p in resting.background.phi_fg.parameters())
+    with pytest.raises(Refusal, match="projection: found none without an fbr block"):
+        made(projection=None)(given)
+
+
+def test_what_is_saved_has_both_banks_and_comes_back():
+    network, given = carried(True), batch(2, CLASSES)
+    network(given)
+    state = network.state_dict()
+    assert {"background.bank.rows", "banks.0.rows"} <= state.keys()
+    again = carried(True)
+    again.load_state_dict(state)
+    one, other = (n(given | {"step": 1})["l_fb"] for n in (network, again))
+    assert one == other
