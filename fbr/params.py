@@ -225,6 +225,15 @@ class Network(Strict):
     keep_norm: list[Literal["statistics", "affine"]] | None = None
 
 
+class Jitter(Strict):
+    """How far the colours of a training image move: factors within 1 ± it, hue a part of 1."""
+
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
 class Training(Strict):
     """One recipe for `fbr.train.loop`, whatever the network."""
 
@@ -237,6 +246,7 @@ class Training(Strict):
     scale: Range | None = None  # random resize by a factor,
     long_side: Range | None = None  # or to a longer side; one of the two
     flip: bool
+    jitter: Jitter | None = None  # of colours
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive

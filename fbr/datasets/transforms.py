@@ -1,12 +1,13 @@
 """One random geometry for an image and everything drawn over it: resize, crop and flip in one go.
 
 The crop is read through the resize's source box, so only the pixels that survive are resampled.
+Colours of the image alone may move, too.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
@@ -67,3 +68,50 @@ class RandomGeometry:
             for side in (tall, wide)
         )
         return Geometry(scale, top, left, self.crop, bool(self.flip and rng.random() < 0.5))
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Changes of an image's colours, one after another: names of CHANGES, and by how much."""
+
+    changes: tuple[tuple[str, float], ...]
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 → the same shape; each change rounds and clips."""
+        picture = Image.fromarray(image)
+        for name, by in self.changes:
+            picture = CHANGES[name](picture, by)
+        return np.asarray(picture)
+
+
+def _turn_hue(picture: Image.Image, by: float) -> Image.Image:
+    """Turn the colour circle by a share of it; Pillow's has 255 steps."""
+    hue, *rest = picture.convert("HSV").split()
+    turned = hue.point([(step + round(255 * by)) % 255 for step in range(256)])
+    return Image.merge("HSV", (turned, *rest)).convert("RGB")
+
+
+CHANGES = {
+    "brightness": lambda picture, by: ImageEnhance.Brightness(picture).enhance(by),
+    "contrast": lambda picture, by: ImageEnhance.Contrast(picture).enhance(by),
+    "saturation": lambda picture, by: ImageEnhance.Color(picture).enhance(by),
+    "hue": _turn_hue,
+}
+
+
+@dataclass(frozen=True)
+class RandomColours:
+    """What a recipe draws from: factors within 1 ± a number, and a turn of the hue within ± it."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+    def draw(self, rng: np.random.Generator) -> Colours:
+        """All four changes, in an order of their own."""
+        limits = asdict(self)
+        turn = limits.pop("hue")
+        changes = [(name, rng.uniform(1 - by, 1 + by)) for name, by in limits.items()]
+        changes.append(("hue", rng.uniform(-turn, turn)))
+        return Colours(tuple(changes[place] for place in rng.permutation(len(changes))))

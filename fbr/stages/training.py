@@ -10,7 +10,7 @@ from torch import nn
 
 from fbr.datasets.loader import Decoded, Sample
 from fbr.datasets.prepared import Entry
-from fbr.datasets.transforms import BILINEAR, Geometry, RandomGeometry
+from fbr.datasets.transforms import BILINEAR, Geometry, RandomColours, RandomGeometry
 from fbr.errors import Refusal
 from fbr.files import weights
 from fbr.files.tables import write_csv, write_json
@@ -91,13 +91,17 @@ def images(
     more: Callable[[Entry], Sample] = lambda entry: {},
 ) -> Images:
     """Read each image once, cut a random crop from it, and let `draw` cut what lies over it."""
-    geometry = random_geometry(job.numbers)
+    geometry, jitter = random_geometry(job.numbers), job.numbers.jitter
+    colours = jitter and RandomColours(**jitter.model_dump())
     decoded = Decoded(lambda i: {"image": job.data.image(entries[i]), **more(entries[i])})
 
     def sample(index: int, rng: np.random.Generator) -> Sample:
         arrays = decoded[index]
         cut = geometry.draw(rng, *arrays["image"].shape[:2])
-        image = cut.apply(arrays["image"], BILINEAR, PADDING)
+        image = arrays["image"]
+        if colours:  # before the crop, so that contrast is about the whole image, without padding
+            image = colours.draw(rng).apply(image)
+        image = cut.apply(image, BILINEAR, PADDING)
         return {"image": image, **draw({**arrays, "index": np.array(index)}, cut)}
 
     return Images([e.id for e in entries], sample)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fbr.datasets.transforms import BILINEAR, NEAREST, Geometry, RandomGeometry, scaled
+from fbr.datasets.transforms import (
+    BILINEAR,
+    CHANGES,
+    NEAREST,
+    Colours,
+    Geometry,
+    RandomColours,
+    RandomGeometry,
+    scaled,
+)
 from tests.reference import transforms as reference
 
 PADDING = np.array([124, 116, 104], np.uint8)
@@ -126,3 +135,56 @@ def test_every_place_of_a_crop_is_drawn():
 )
 def test_scaled_leaves_a_pixel_at_least(size, scale, expected):
     assert scaled(*size, scale) == expected
+
+
+def assert_recoloured(image: np.ndarray, change: str, by: float) -> None:
+    found = Colours(((change, by),)).apply(image)
+    expected = reference.recoloured(image, change, by)
+    assert found.shape == image.shape
+    assert found.dtype == np.uint8
+    apart = np.abs(found.astype(int) - expected)
+    # Where a hue lies on a step, Pillow's single precision may take the one beside it.
+    assert np.mean(apart <= 1) > 0.99
+    assert apart.max() <= (7 if change == "hue" else 1)
+
+
+@pytest.mark.parametrize("by", [0.0, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation"])
+def test_factors_of_colours_are_the_twins(change, by):
+    assert_recoloured(picture(9, 7, 3), change, by)
+
+
+@pytest.mark.parametrize("by", [-0.5, -0.1, 0.0, 0.03, 0.1])
+def test_a_turn_of_the_hue_is_the_twins(by):
+    assert_recoloured(picture(9, 7, 3), "hue", by)
+    for colour in ([255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90], [0, 0, 0]):
+        assert_recoloured(np.full((1, 1, 3), colour, np.uint8), "hue", by)
+
+
+def test_a_third_of_the_circle_makes_red_green():
+    red = np.full((2, 3, 3), [200, 0, 0], np.uint8)
+    assert Colours((("hue", 1 / 3),)).apply(red).tolist() == [[[0, 200, 0]] * 3] * 2
+
+
+def test_changes_follow_one_another():
+    image, steps = picture(9, 7, 3), (("contrast", 1.3), ("brightness", 0.8), ("hue", 0.1))
+    one_by_one = image
+    for step in steps:
+        one_by_one = Colours((step,)).apply(one_by_one)
+    assert np.array_equal(Colours(steps).apply(image), one_by_one)
+    assert np.array_equal(Colours(()).apply(image), image)
+
+
+def test_drawn_colours_are_within_bounds_in_any_order_and_repeat():
+    limits = {"brightness": 0.3, "contrast": 0.2, "saturation": 1.0, "hue": 0.1}
+    rng = np.random.default_rng(0)
+    drawn = [RandomColours(**limits).draw(rng).changes for _ in range(400)]
+    for name, limit in limits.items():
+        middle = 0 if name == "hue" else 1
+        values = np.array([dict(changes)[name] for changes in drawn])
+        assert np.abs(values - middle).max() <= limit
+        assert values.std() == pytest.approx(limit / 3**0.5, rel=0.1)
+    assert len({tuple(name for name, _ in changes) for changes in drawn}) == 24
+    assert all(changes[0][0] in CHANGES for changes in drawn)
+    again = RandomColours(**limits).draw(np.random.default_rng(0)).changes
+    assert again == drawn[0]

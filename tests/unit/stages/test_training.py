@@ -10,7 +10,7 @@ from fbr.errors import Refusal
 from fbr.files import weights
 from fbr.nets import backbones
 from fbr.nets.backbones import FrozenStatistics
-from fbr.params import Network
+from fbr.params import Jitter, Network
 from fbr.stages import networks, training
 from tests.unit.stages.conftest import ENTRIES
 
@@ -125,6 +125,27 @@ def test_an_image_is_read_once_and_cut_with_what_lies_over_it(job):
         differ = np.abs(sample["mask"].astype(int) - sample["image"][..., 0])[~padded]
         assert np.median(differ) < 40
     assert not np.array_equal(samples[0]["image"], samples[1]["image"])
+
+
+def test_colours_move_and_nothing_else_does(job):
+    def samples(jitter):
+        made = job("cam_train")
+        made.numbers = made.numbers.model_copy(update={"jitter": jitter})
+        source = training.images(
+            made, ENTRIES[:2], lambda s, cut: {"red": cut.apply(s["image"][..., 0], NEAREST, 0)}
+        )
+        return [source.sample(1, np.random.default_rng(seed)) for seed in range(4)]
+
+    moved = samples(Jitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1))
+    still = samples(Jitter(brightness=0, contrast=0, saturation=0, hue=0))
+    for one, other, none in zip(moved, still, samples(None), strict=True):
+        padded = (none["image"] == training.PADDING).all(-1)
+        assert padded.any()
+        assert (one["image"][padded] == training.PADDING).mean() > 0.99
+        assert np.abs(one["image"].astype(int) - none["image"])[~padded].mean() > 5
+        # By way of hue and saturation in 255 steps, and of resampling.
+        assert np.abs(other["image"].astype(int) - none["image"]).max() <= 8
+        assert np.array_equal(one["red"], none["red"])
 
 
 def test_a_sample_knows_its_index(job):
