@@ -9,22 +9,31 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is shown: its decimals, and ± its spread where there is one."""
+    """A number as it is shown: its decimals, its plus sign, ± its spread where there is one."""
 
     value: float
     spread: float | None = None
     digits: int = 1
+    signed: bool = False
 
     def __str__(self) -> str:
         if not math.isfinite(self.value):
             return MISSING
-        shown = f"{self.value:.{self.digits}f}"
+        shown = f"{self.value:{'+' if self.signed else ''}.{self.digits}f}"
         if self.spread is None or not math.isfinite(self.spread):
             return shown
         return f"{shown} ± {self.spread:.{self.digits}f}"
 
 
-Cell = str | int | float | Number | None
+@dataclass(frozen=True)
+class Link:
+    """Words that lead to an address."""
+
+    words: str
+    address: str
+
+
+Cell = str | int | float | Number | tuple[Link, ...] | None
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,7 @@ class Table:
 def markdown_table(table: Table) -> str:
     """Write a table in GitHub's Markdown, its caption as a line above."""
     rules = ["---:" if right else "---" for right in _at_right(table)]
-    rows = [table.columns, *([_shown(cell) for cell in row] for row in table.rows)]
-    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows]
+    lines = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (table.columns, *table.rows)]
     lines.insert(1, f"| {' | '.join(rules)} |")
     caption = [_markdown(table.caption), ""] if table.caption else []
     return "\n".join([*caption, *lines]) + "\n"
@@ -55,8 +63,7 @@ def latex_table(table: Table) -> str:
     """Write a table as a plain LaTeX tabular, its caption as a comment above."""
     places = "".join("r" if right else "l" for right in _at_right(table))
     head, *rows = [
-        " & ".join(map(_latex, row)) + r" \\"
-        for row in [table.columns, *([_shown(cell) for cell in row] for row in table.rows)]
+        " & ".join(map(_in_latex, row)) + r" \\" for row in (table.columns, *table.rows)
     ]
     body = [rf"\begin{{tabular}}{{{places}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
     caption = [f"% {' '.join(table.caption.split())}"] if table.caption else []
@@ -69,7 +76,7 @@ def html_table(table: Table) -> str:
     head = "".join(_html("th", name, at) for name, at in zip(table.columns, right, strict=True))
     rows = "".join(
         "<tr>"
-        + "".join(_html("td", _shown(cell), at) for cell, at in zip(row, right, strict=True))
+        + "".join(_html("td", cell, at) for cell, at in zip(row, right, strict=True))
         + "</tr>"
         for row in table.rows
     )
@@ -85,19 +92,35 @@ def _at_right(table: Table) -> list[bool]:
     columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
     return [
         any(isinstance(cell, int | float | Number) for cell in column)
-        and not any(isinstance(cell, str) for cell in column)
+        and not any(isinstance(cell, str | tuple) for cell in column)
         for column in columns
     ]
 
 
-def _shown(cell: Cell) -> str:
+def _shown(cell: str | int | float | Number | None) -> str:
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return MISSING
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _html(tag: str, words: str, right: bool) -> str:
-    return f"<{tag}{' class=number' if right else ''}>{escape(words)}</{tag}>"
+def _html(tag: str, cell: Cell, right: bool) -> str:
+    if isinstance(cell, tuple):
+        inside = " ".join(f'<a href="{escape(to.address)}">{escape(to.words)}</a>' for to in cell)
+    else:
+        inside = escape(_shown(cell))
+    return f"<{tag}{' class=number' if right else ''}>{inside}</{tag}>"
+
+
+def _in_markdown(cell: Cell) -> str:
+    if isinstance(cell, tuple):
+        return " ".join(f"[{_markdown(to.words)}]({to.address})" for to in cell)
+    return _markdown(_shown(cell))
+
+
+def _in_latex(cell: Cell) -> str:
+    if isinstance(cell, tuple):
+        return " ".join(rf"\href{{{_latex(to.address)}}}{{{_latex(to.words)}}}" for to in cell)
+    return _latex(_shown(cell))
 
 
 def _markdown(words: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fbr.show.tables import Number, Table, html_table, latex_table, markdown_table
+from fbr.show.tables import Link, Number, Table, html_table, latex_table, markdown_table
 
 SCORES = Table(
     ("cam", "mIoU", "seeds", "note"),
@@ -17,6 +17,8 @@ SCORES = Table(
         (Number(44.94), "44.9"),
         (Number(44.94, 0.26), "44.9 ± 0.3"),
         (Number(0.12345, 0.001, digits=3), "0.123 ± 0.001"),
+        (Number(0.26, signed=True), "+0.3"),
+        (Number(-0.26, signed=True), "-0.3"),
         (Number(1.0, float("nan")), "1.0"),
         (Number(float("nan"), 0.1), "–"),
     ],
@@ -48,6 +50,21 @@ def test_latex():
         r"\hline",
         r"\end{tabular}",
     ]
+
+
+def test_links_lead_somewhere_in_each_language():
+    links = (Link("s<0>", "http://here/#/runs/1"), Link("s1", 'http://here/"2"'))
+    table = Table(("run", "n"), ((links, 1), ((), 2)))
+    assert markdown_table(table).splitlines()[2:] == [
+        '| [s&lt;0&gt;](http://here/#/runs/1) [s1](http://here/"2") | 1 |',
+        "|  | 2 |",
+    ]
+    first = r"\href{http://here/\#/runs/1}{s\textless{}0\textgreater{}}"
+    assert first + r' \href{http://here/"2"}{s1} & 1 \\' in latex_table(table)
+    assert (
+        '<td><a href="http://here/#/runs/1">s&lt;0&gt;</a> '
+        '<a href="http://here/&quot;2&quot;">s1</a></td><td class=number>1</td>'
+    ) in html_table(table)
 
 
 def test_latex_escapes_each_letter_once():
