@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from fbr.errors import NO_ROOM, Refusal, nearest
-from fbr.workspace import PATHS, Workspace
+from fbr.workspace import PATHS, Workspace, axes_of
 
 TOOLS = {
     "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
+    "tables": "set what was measured beside what was published, from the results that are there",
 }
 
 
@@ -68,7 +69,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _overview() -> argparse.ArgumentParser:
-    lines = [f"  {name:<11} {', '.join(_axes(name))}" for name in PATHS]
+    lines = [f"  {name:<11} {', '.join(axes_of(name))}" for name in PATHS]
     tools = [f"  {name:<11} {text}" for name, text in TOOLS.items()]
     parser = argparse.ArgumentParser(
         prog="fbr",
@@ -82,13 +83,6 @@ def _overview() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="a stage or a tool")
     return parser
-
-
-def _axes(stage: str) -> list[str]:
-    from fbr.pipeline import FIELD
-
-    longest = max(PATHS[stage].values(), key=lambda p: len(FIELD.findall(p)))
-    return FIELD.findall(longest)
 
 
 def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspace) -> int:  # noqa: F821

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from fbr import __version__, engines, params, pipeline
+from fbr import __version__, engines, params, pipeline, published
 from fbr.errors import Refusal
 from fbr.workspace import PATHS, Workspace
 
@@ -30,6 +30,7 @@ def main(argv: list[str], workspace: Workspace) -> int:
     _check_pipeline(stages, blocks, workspace)
     count = sum(len(pipeline.instances(stage, blocks)) for stage in stages)
     _say("params", f"fine; {len(stages)} stages, {count} runs of them listed under run:")
+    _say("tables", f"{len(published.load(workspace.tables))} of published numbers, fine")
     _say("engines", _engines(workspace))
     _say("leftovers", ", ".join(_leftovers(workspace)) or "none")
     for data, block in numbers.data.items():

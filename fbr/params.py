@@ -709,9 +709,9 @@ def _siblings(model: type[BaseModel], location: tuple) -> list[str]:
 
 
 def _step(known: Any, part: str) -> Any:
-    """The annotation a key further down; of an optional block, the block."""
-    if get_origin(known) is dict:
-        known = get_args(known)[1]
+    """The annotation a key or an item further down; of an optional block, the block."""
+    if get_origin(known) in (dict, list):
+        known = get_args(known)[-1]
     elif isinstance(known, type) and issubclass(known, BaseModel):
         known = known.model_fields[part].annotation
     else:  # the sources of `prepare`: this part is the tag that picks one

@@ -211,12 +211,9 @@ def upstream(path: str, stages: list[Stage], config: dict) -> list[tuple[Stage, 
 
 
 def targets(stages: list[Stage], config: dict) -> dict[str, list[str]]:
-    """What each named target of Snakemake needs: `all`, `tables`, and `seg_voc` and the like."""
+    """What each named target of Snakemake needs: `all`, and `seg_voc` and the like."""
     stage = {s.name: s for s in stages}
-    found = {
-        "all": [path for s in stages for path in outputs(s, config)],
-        "tables": outputs(stage["report"], config),
-    }
+    found = {"all": [path for s in stages for path in outputs(s, config)]}
     for data in config["data"]:
         for word, names in TARGETS.items():
             found[f"{word}_{data}"] = [

@@ -52,6 +52,11 @@ PATHS: dict[str, dict[str, str]] = {
 }
 
 
+def axes_of(stage: str) -> list[str]:
+    """The axes that the paths of a stage are made of, in their order."""
+    return [axis for axis in AXES if any(f"{{{axis}}}" in path for path in PATHS[stage].values())]
+
+
 class Workspace:
     """The paths of one checkout."""
 
@@ -85,6 +90,11 @@ class Workspace:
     @property
     def pipeline(self) -> Path:
         return self.root / "dvc.yaml"
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the tables of published numbers."""
+        return self.root / "workflow" / "tables"
 
     @property
     def locks(self) -> Path:

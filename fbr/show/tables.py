@@ -62,9 +62,7 @@ def markdown_table(table: Table) -> str:
 def latex_table(table: Table) -> str:
     """Write a table as a plain LaTeX tabular, its caption as a comment above."""
     places = "".join("r" if right else "l" for right in _at_right(table))
-    head, *rows = [
-        " & ".join(map(_in_latex, row)) + r" \\" for row in (table.columns, *table.rows)
-    ]
+    head, *rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in (table.columns, *table.rows)]
     body = [rf"\begin{{tabular}}{{{places}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
     caption = [f"% {' '.join(table.caption.split())}"] if table.caption else []
     return "\n".join([*caption, *body, r"\end{tabular}"]) + "\n"

@@ -2,6 +2,7 @@
 
 import math
 
+from fbr import published
 from fbr.datasets.prepared import Entry
 from fbr.files.tables import write_csv, write_json
 from fbr.stages.job import Job, log
@@ -35,7 +36,10 @@ def unscored(job: Job, split: str, entries: list[Entry], kind: str = "masks") ->
 
 
 def announce(job: Job, metrics: dict, per_class: list[dict]) -> None:
-    """One line for the log; numbers and the per-class table for the tracking run."""
+    """One line for the log, and one for each number that was published of the same.
+
+    Numbers and the per-class table go to the tracking run.
+    """
     numbers = {
         k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)
     }
@@ -44,4 +48,5 @@ def announce(job: Job, metrics: dict, per_class: list[dict]) -> None:
     said = ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items()
     )
-    log.info("%s: %s", job.stage, said)
+    for line in (said, *published.told(job.workspace, job.stage, job.axes, metrics)):
+        log.info("%s: %s", job.stage, line)

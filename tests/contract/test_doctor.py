@@ -17,6 +17,7 @@ def folder(tmp_path):
 def test_a_bare_checkout_is_fine_and_says_what_is_missing(folder, capsys):
     assert doctor.main([], Workspace(folder)) == 0
     shown = capsys.readouterr().out
+    assert "tables     0 of published numbers, fine" in shown
     assert "engines    idle" in shown
     assert "leftovers  none" in shown
     assert "toy        not prepared; it can be: snakemake --cores all cam_toy" in shown

@@ -1,0 +1,219 @@
+"""`fbr tables`: what was measured beside what was published, from the results that are there."""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+from urllib.parse import urlsplit
+
+from fbr import params, published
+from fbr.errors import Refusal, chosen
+from fbr.files.atomic import write_text
+from fbr.files.tables import read_json
+from fbr.published import Column, Row, TableBlock
+from fbr.show.page import Report, Section, page
+from fbr.show.tables import Cell, Link, Number, Table, latex_table, markdown_table
+from fbr.stages.job import Job
+from fbr.stages.report import Upstream
+from fbr.study import plan
+from fbr.workspace import Workspace, axes_of
+
+FROM_RUN = ("seconds", "peak_memory_mb")
+INTRO = (
+    "Mean ± standard deviation over the seeds that are there, in percent where nothing else is "
+    "said. The verdict is within where the difference stays within the tolerance of its column: a "
+    "point, where workflow/tables says nothing else. Links open while MLflow's server runs."
+)
+
+
+def main(argv: list[str], workspace: Workspace) -> int:
+    """Write tables.md, tables.tex and index.html to reports/tables; runs nothing."""
+    parser = argparse.ArgumentParser(prog="fbr tables", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="TABLE", help="as in workflow/tables; or all")
+    asked = parser.parse_args(argv).names
+    known = published.load(workspace.tables)
+    if not known:
+        raise Refusal(f"{workspace.tables}: found no table there, expected some <name>.yaml")
+    blocks = {name: chosen(known, name, "fbr tables") for name in asked or known}
+    lines = {name: list(Reading(workspace, block).lines()) for name, block in blocks.items()}
+    folder = workspace.root / "reports" / "tables"
+    write(folder, blocks, {name: shown(blocks[name], found) for name, found in lines.items()})
+    for name, found in lines.items():
+        print(f"{name:<12} {summary(found)}")
+    print(f"\ntables: {(folder / 'index.html').relative_to(workspace.root)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One seed's number, the MLflow run behind it, and what keeps it from being compared."""
+
+    seed: str
+    value: float | None
+    run: str | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of one row: what is known of it, and every seed's score."""
+
+    row: str
+    column: Column
+    published: float | None
+    source: str
+    scores: tuple[Score, ...]
+
+    @property
+    def compared(self) -> list[float]:
+        """What counts: the numbers of the present recipe on the published split."""
+        return [s.value for s in self.scores if s.fault is None and s.value is not None]
+
+    @property
+    def verdict(self) -> str:
+        if self.compared and self.published is not None:
+            return published.verdict(self.column, fmean(self.compared), self.published)
+        if self.compared:
+            return "measured"
+        faults = dict.fromkeys(s.fault or "not measured" for s in self.scores)
+        return ", ".join(faults) or "not run"
+
+
+class Reading:
+    """One table, read off the results of a workspace, or of the study that its rows are of."""
+
+    def __init__(self, home: Workspace, block: TableBlock) -> None:
+        self.home, self.block = home, block
+
+    def lines(self) -> Iterator[Line]:
+        """Every line of the table, in its order."""
+        for row, axes in self._rows():
+            source = self.block.sources.get(row.source or "", "")
+            for column, value in self.block.lines(row):
+                scores = tuple(self._scores(column, axes)) if axes else ()
+                yield Line(row.label, column, value, source, scores)
+
+    def _rows(self) -> Iterator[tuple[Row, dict[str, str]]]:
+        """Rows with their axes; of a study, those of its variants."""
+        if self._study is None:
+            yield from ((row, self.block.axes(row)) for row in self.block.rows)
+            return
+        there = {row.name: row for row in self._study.rows}
+        own = [Row(label=row.label, row=row.name) for row in there.values()]
+        for row in self.block.rows or own:
+            variant = chosen(there, row.row, f"{self.block.study.file}: {self._study.name}").variant
+            yield row, self.block.axes(row) | {"data": self._study.data, "cam": variant}
+
+    @cached_property
+    def _study(self) -> plan.Table | None:
+        if self.block.study is None:
+            return None
+        study = plan.load(self.home.root / self.block.study.file, self.home.params)
+        tables = {table.name: table for table in study.tables}
+        return chosen(tables, self.block.study.table, self.block.study.file)
+
+    @cached_property
+    def _place(self) -> Workspace:
+        if self.block.study is None:
+            return self.home
+        return Workspace(self.home.root / "studies" / Path(self.block.study.file).stem)
+
+    def _scores(self, column: Column, axes: Mapping[str, str]) -> Iterator[Score]:
+        for stage in column.stages:
+            own = {a: "*" if a == "seed" else axes[a] for a in axes_of(stage)}
+            folder = self._place.beside(stage, own).relative_to(self._place.root)
+            for there in sorted(self._place.root.glob(str(folder))):
+                seed = there.relative_to(self._place.root).parts[2]
+                if score := read(there):
+                    run, on = score.get("mlflow_run"), column.on(score)
+                    fault = on or self._outdated(there, stage, own | {"seed": seed})
+                    yield Score(seed, column.of(score), run, fault)
+
+    def _outdated(self, folder: Path, stage: str, axes: dict[str, str]) -> str | None:
+        """Whether params.yaml asks for other numbers now; a server's answer is its archive's."""
+        written = next(iter(self._place.outputs(stage, axes).values()))
+        return "outdated" if self._upstream.changed({"file": str(written)}) else None
+
+    @cached_property
+    def _upstream(self) -> Upstream:
+        numbers = params.load(self._place.params)
+        return Upstream(Job("report", {}, numbers, self._place, threads=1))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """metrics.json of a stage, with what run.json beside it knows; empty where there is neither."""
+    score, run = folder / "metrics.json", folder / "run.json"
+    found = read_json(score) if score.is_file() else {}
+    known = read_json(run) if run.is_file() else {}
+    if known.get("seconds") is not None:
+        found |= {key: known.get(key) for key in FROM_RUN}
+    return found and found | {"mlflow_run": known.get("mlflow_run")}
+
+
+def shown(block: TableBlock, lines: list[Line]) -> Table:
+    """The table as it is printed; a row's name stands at its first line."""
+    rows, before = [], None
+    for line in lines:
+        digits, found = line.column.digits, line.compared
+        measured = fmean(found) if found else None
+        spread = stdev(found) if len(found) > 1 else None
+        number = line.published
+        rows.append(
+            (
+                line.row if (line.row, line.source) != before else "",
+                line.column.label,
+                None if measured is None else Number(measured, spread, digits),
+                len(found) or None,
+                None if number is None else Number(number, digits=_decimals(number, digits)),
+                None
+                if measured is None or number is None
+                else Number(measured - number, digits=digits, signed=True),
+                line.verdict,
+                _links(line),
+                line.source if number is not None else None,
+            )
+        )
+        before = line.row, line.source
+    names = ("method", "number", "measured", "seeds", block.reference, "difference")
+    return Table((*names, "verdict", "runs", "source"), tuple(rows), block.note)
+
+
+def _decimals(number: float, least: int) -> int:
+    """As many as it was published with."""
+    return max(least, len(f"{number!r}".partition(".")[2]))
+
+
+def _links(line: Line) -> Cell:
+    """The seeds, each leading to its MLflow run."""
+    scores = [s for s in line.scores if s.run]
+    return tuple(Link(s.seed, f"{server()}/#/runs/{s.run}") for s in scores) or None
+
+
+def server() -> str:
+    """Where MLflow's pages are: its server without the password, or where `mlflow ui` serves."""
+    at = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if at.scheme not in ("http", "https"):
+        return "http://127.0.0.1:5000"
+    return at._replace(netloc=at.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def write(folder: Path, blocks: Mapping[str, TableBlock], tables: Mapping[str, Table]) -> None:
+    """Write all tables in each language."""
+    titles = {name: block.title for name, block in blocks.items()}
+    markdown = [f"## {titles[n]}\n\n{markdown_table(t)}" for n, t in tables.items()]
+    write_text(folder / "tables.md", "\n".join([f"# Tables\n\n{INTRO}\n", *markdown]))
+    latex = [f"% {titles[n]}\n{latex_table(t)}" for n, t in tables.items()]
+    write_text(folder / "tables.tex", "\n".join(latex))
+    sections = tuple(Section(titles[name], "", (table,)) for name, table in tables.items())
+    write_text(folder / "index.html", page(Report("Measured and published", INTRO, sections)))
+
+
+def summary(lines: list[Line]) -> str:
+    """How many lines were measured, and how the verdicts fall."""
+    verdicts = [line.verdict for line in lines]
+    counts = [f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)]
+    return f"{len(lines)} lines: {', '.join(counts)}"
