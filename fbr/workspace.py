@@ -97,6 +97,11 @@ class Workspace:
         return self.root / "workflow" / "tables"
 
     @property
+    def costs(self) -> Path:
+        """What stages have cost where they were measured."""
+        return self.root / "workflow" / "costs.yaml"
+
+    @property
     def locks(self) -> Path:
         """Folder of the locks that keep two engines, or two runs of one stage, apart."""
         return self.root / ".fbr"

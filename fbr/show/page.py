@@ -158,8 +158,9 @@ h2{display:inline;font-size:1.3rem;line-height:1.3;letter-spacing:-.01em}
 p{margin:.6rem 0;max-width:44rem}
 header p{margin:.5rem 0 0;color:var(--soft);font-size:1.05rem}
 nav{display:flex;flex-wrap:wrap;gap:.4rem;margin-top:1.2rem}
+a{color:var(--link)}
 nav a{padding:.2rem .75rem;border:1px solid var(--rule);border-radius:1rem;font-size:.9rem;
- color:var(--link);text-decoration:none}
+ text-decoration:none}
 nav a:hover{background:var(--box)}
 section{margin-top:2.2rem;padding-top:1.4rem;border-top:1px solid var(--rule)}
 .blocks{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,27rem),1fr));
