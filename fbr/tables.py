@@ -1,16 +1,16 @@
-"""`fbr tables`: what was measured beside what was published, from the results that are there."""
+"""`fbr tables`: what was measured beside what was published, from results/ or from MLflow."""
 
 import argparse
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 from urllib.parse import urlsplit
 
-from fbr import params, published
+from fbr import params, published, track
 from fbr.errors import Refusal, chosen
 from fbr.files.atomic import write_text
 from fbr.files.tables import read_json
@@ -34,12 +34,16 @@ def main(argv: list[str], workspace: Workspace) -> int:
     """Write tables.md, tables.tex and index.html to reports/tables; runs nothing."""
     parser = argparse.ArgumentParser(prog="fbr tables", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="TABLE", help="as in workflow/tables; or all")
-    asked = parser.parse_args(argv).names
+    parser.add_argument("--mlflow", action="store_true", help="read MLflow's runs, not results/")
+    asked = parser.parse_args(argv)
+    if asked.mlflow and track.store(workspace.root) is None:
+        raise Refusal("no mlflow.db here, and MLFLOW_TRACKING_URI is not set; set it")
     known = published.load(workspace.tables)
     if not known:
         raise Refusal(f"{workspace.tables}: found no table there, expected some <name>.yaml")
-    blocks = {name: chosen(known, name, "fbr tables") for name in asked or known}
-    lines = {name: list(Reading(workspace, block).lines()) for name, block in blocks.items()}
+    blocks = {name: chosen(known, name, "fbr tables") for name in asked.names or known}
+    reading = Stored if asked.mlflow else Reading
+    lines = {name: list(reading(workspace, block).lines()) for name, block in blocks.items()}
     folder = workspace.root / "reports" / "tables"
     write(folder, blocks, {name: shown(blocks[name], found) for name, found in lines.items()})
     for name, found in lines.items():
@@ -124,24 +128,54 @@ class Reading:
 
     def _scores(self, column: Column, axes: Mapping[str, str]) -> Iterator[Score]:
         for stage in column.stages:
-            own = {a: "*" if a == "seed" else axes[a] for a in axes_of(stage)}
-            folder = self._place.beside(stage, own).relative_to(self._place.root)
-            for there in sorted(self._place.root.glob(str(folder))):
-                seed = there.relative_to(self._place.root).parts[2]
-                if score := read(there):
-                    run, on = score.get("mlflow_run"), column.on(score)
-                    fault = on or self._outdated(there, stage, own | {"seed": seed})
-                    yield Score(seed, column.of(score), run, fault)
+            own = {axis: axes[axis] for axis in axes_of(stage) if axis != "seed"}
+            for seed, score in self._found(stage, own):
+                fault = column.on(score) or self._outdated(stage, own | {"seed": seed}, score)
+                yield Score(seed, column.of(score), score.get("mlflow_run"), fault)
 
-    def _outdated(self, folder: Path, stage: str, axes: dict[str, str]) -> str | None:
+    def _found(self, stage: str, axes: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every seed with its score."""
+        root = self._place.root
+        folder = self._place.beside(stage, axes | {"seed": "*"}).relative_to(root)
+        for there in sorted(root.glob(str(folder))):
+            if score := read(there):
+                yield there.relative_to(root).parts[2], score
+
+    def _outdated(self, stage: str, axes: dict[str, str], score: Mapping[str, Any]) -> str | None:
         """Whether params.yaml asks for other numbers now; a server's answer is its archive's."""
         written = next(iter(self._place.outputs(stage, axes).values()))
         return "outdated" if self._upstream.changed({"file": str(written)}) else None
 
     @cached_property
     def _upstream(self) -> Upstream:
-        numbers = params.load(self._place.params)
-        return Upstream(Job("report", {}, numbers, self._place, threads=1))
+        return Upstream(Job("report", {}, self._numbers, self._place, threads=1))
+
+    @cached_property
+    def _numbers(self) -> params.Params:
+        return params.load(self._place.params)
+
+
+class Stored(Reading):
+    """The same read off MLflow's runs, the last of each; numbers of earlier stages go unchecked."""
+
+    def _found(self, stage: str, axes: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        wanted = axes | {"stage": stage}
+        runs = [run for run in stored(self._place.root) if wanted.items() <= run.items()]
+        last = {run["seed"]: run | {"split": run["params"].get("split")} for run in runs}
+        yield from sorted(last.items())
+
+    def _outdated(self, stage: str, axes: dict[str, str], score: Mapping[str, Any]) -> str | None:
+        try:
+            numbers = self._numbers.of(stage, axes).model_dump(mode="json")
+        except Refusal:  # its block is gone from params.yaml
+            return "outdated"
+        return None if track.as_text(numbers) == score["params"] else "outdated"
+
+
+@cache
+def stored(root: Path) -> list[dict[str, Any]]:
+    """The finished runs of a folder's store, if there is one."""
+    return track.finished(root) if track.store(root) else []
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from fbr.errors import Refusal
+from fbr.workspace import AXES
+
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.entities import Run as StoredRun
@@ -249,7 +252,7 @@ class _Recorder:
         source = {"mlflow.source.name": f"fbr {info.stage}", "stage": info.stage}
         tags = {**git_state(root), "engine": engine(), **info.tags, **info.axes, **source}
         self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
-        flat = {_name(key): str(value)[:VALUE_LENGTH] for key, value in _leaves(info.params)}
+        flat = as_text(info.params)
         # A parameter that the resumed run has already may not be given another value.
         params = [Param(key, value) for key, value in flat.items() if key not in known]
         for i in range(0, len(params), PARAMS_PER_CALL):
@@ -300,6 +303,55 @@ class _Recorder:
         self.flush()
         self.client.set_terminated(self.run_id, status)
         self.finished = True
+
+
+def store(root: Path) -> str | None:
+    """Where the runs of a folder are: the address in MLFLOW_TRACKING_URI, or mlflow.db if there."""
+    database = root / "mlflow.db"
+    here = f"sqlite:///{database.resolve()}" if database.is_file() else None
+    return os.environ.get("MLFLOW_TRACKING_URI") or here
+
+
+def finished(root: Path) -> list[dict[str, Any]]:
+    """Every finished run of a folder's store, the earliest first; refused where it cannot be read.
+
+    A run is its last metrics, and `stage`, its axes, `params` as text, `seconds` and `mlflow_run`.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        found = list(_search(store(root)))
+    except Exception as problem:
+        raise Refusal(f"MLflow's store cannot be read: {_reason(problem)}") from None
+    return [
+        run.data.metrics
+        | {key: run.data.tags[key] for key in ("stage", *AXES) if key in run.data.tags}
+        | {
+            "params": run.data.params,
+            "seconds": (run.info.end_time - run.info.start_time) / 1000,
+            "mlflow_run": run.info.run_id,
+        }
+        for run in sorted(found, key=lambda run: run.info.start_time)
+    ]
+
+
+def _search(address: str | None) -> "Iterator[StoredRun]":
+    """Every finished run of our experiments, page by page."""
+    import mlflow
+
+    client = mlflow.MlflowClient(address)
+    experiments = client.search_experiments()
+    ours = [found.experiment_id for found in experiments if found.name.startswith("fbr-")]
+    token, more = None, bool(ours)
+    while more:
+        page = client.search_runs(ours, "attributes.status = 'FINISHED'", page_token=token)
+        yield from page
+        token, more = page.token, bool(page.token)
+
+
+def as_text(numbers: dict[str, Any]) -> dict[str, str]:
+    """The parameters of a run as they are stored."""
+    return {_name(key): str(value)[:VALUE_LENGTH] for key, value in _leaves(numbers)}
 
 
 def git_state(root: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from fbr import tables
+from fbr import tables, track
 from fbr.cli import main
 from fbr.errors import Refusal
 from fbr.files.tables import write_json
@@ -92,12 +92,12 @@ def val(leave, seed: str, miou: float | None, run: dict | None = None, **more) -
 
 
 def lines(home, block: dict) -> list[tables.Line]:
-    read = tables.published.params.check(block, tables.TableBlock, "it.yaml")
+    read = tables.params.check(block, tables.TableBlock, "it.yaml")
     return list(tables.Reading(home, read).lines())
 
 
 def cells(home, block: dict = VOC) -> list[dict[str, str]]:
-    read = tables.published.params.check(block, tables.TableBlock, "it.yaml")
+    read = tables.params.check(block, tables.TableBlock, "it.yaml")
     table = tables.shown(read, lines(home, block))
     return [
         {k: c if isinstance(c, tuple) else str(c) for k, c in zip(table.columns, row, strict=True)}
@@ -253,3 +253,45 @@ def test_without_tables_it_is_refused(home, capsys):
 
 def test_a_number_keeps_the_decimals_it_was_published_with():
     assert [tables._decimals(n, 1) for n in (72.2, 72.49, 66.0, 70)] == [1, 2, 1, 1]
+
+
+@pytest.fixture
+def stored(home):
+    """Record a finished evaluation in MLflow, of these numbers."""
+
+    def stored(seed: str, miou: float, numbers: dict) -> str:
+        info = track.RunInfo("seg_eval", {"seed": seed} | AXES, numbers)
+        with track.start(home.root, info) as run:
+            run.metrics({"miou": miou, "images": 1449})
+        return run.id
+
+    tables.stored.cache_clear()
+    return stored
+
+
+def test_mlflow_tells_the_same_without_results(home, stored, numbers, monkeypatch):
+    monkeypatch.delenv("FBR_TRACK", raising=False)
+    asked = numbers.of("seg_eval", AXES).model_dump(mode="json")
+    stored("s0", 0.5, asked)
+    runs = [stored("s0", 0.7, asked), stored("s1", 0.72, asked)]
+    stored("s2", 0.9, asked | {"flip": False})
+    read = tables.params.check(VOC, tables.TableBlock, "it.yaml")
+    found = list(tables.Stored(home, read).lines())
+    assert [line.compared for line in found] == [[], pytest.approx([70.0, 72.0]), [], []]
+    assert [score.fault for score in found[1].scores] == [None, None, "outdated"]
+    assert [score.run for score in found[1].scores[:2]] == runs
+    assert main(["tables", "--mlflow"]) == 0
+
+
+def test_without_a_store_mlflow_is_refused(home, capsys):
+    assert main(["tables", "--mlflow"]) == 2
+    assert "no mlflow.db here" in capsys.readouterr().err
+
+
+def test_a_dead_server_is_refused_in_one_line(home, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tables.stored.cache_clear()
+    assert main(["tables", "--mlflow"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("fbr: MLflow's store cannot be read: ")
