@@ -44,7 +44,8 @@ def main(argv: list[str], workspace: Workspace) -> int:
     here = Bill(workspace)
     if asked.record:
         rows = [record.model_dump(exclude_none=True) for record in here.recorded]
-        print(yaml.safe_dump({"records": rows}, sort_keys=False, default_flow_style=None), end="")
+        layout = {"sort_keys": False, "default_flow_style": None, "width": 1000}
+        print(yaml.safe_dump({"records": rows}, **layout), end="")
     else:
         print("\n".join(told(list(here.items(asked.targets)))))
     return 0

@@ -98,7 +98,7 @@ class Reading:
         for row, axes in self._rows():
             source = self.block.sources.get(row.source or "", "")
             for column, value in self.block.lines(row):
-                scores = tuple(self._scores(column, axes)) if axes else ()
+                scores = tuple(self._scores(column, axes))
                 yield Line(row.label, column, value, source, scores)
 
     def _rows(self) -> Iterator[tuple[Row, dict[str, str]]]:
@@ -113,18 +113,22 @@ class Reading:
             yield row, self.block.axes(row) | {"data": self._study.data, "cam": variant}
 
     @cached_property
+    def _asked(self) -> plan.Study | None:
+        study = self.block.study
+        return study and plan.load(self.home.root / study.file, self.home.params)
+
+    @cached_property
     def _study(self) -> plan.Table | None:
-        if self.block.study is None:
+        if self._asked is None:
             return None
-        study = plan.load(self.home.root / self.block.study.file, self.home.params)
-        tables = {table.name: table for table in study.tables}
+        tables = {table.name: table for table in self._asked.tables}
         return chosen(tables, self.block.study.table, self.block.study.file)
 
     @cached_property
     def _place(self) -> Workspace:
-        if self.block.study is None:
+        if self._asked is None:
             return self.home
-        return Workspace(self.home.root / "studies" / Path(self.block.study.file).stem)
+        return Workspace(self.home.root / "studies" / self._asked.name)
 
     def _scores(self, column: Column, axes: Mapping[str, str]) -> Iterator[Score]:
         for stage in column.stages:
@@ -152,7 +156,10 @@ class Reading:
 
     @cached_property
     def _numbers(self) -> params.Params:
-        return params.load(self._place.params)
+        """The project's, or the study's as it asks for them now."""
+        if self._asked is None:
+            return params.load(self.home.params)
+        return params.check(self._asked.blocks, params.Params, self.block.study.file)
 
 
 class Stored(Reading):

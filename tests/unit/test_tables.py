@@ -8,6 +8,7 @@ import yaml
 from fbr import tables, track
 from fbr.cli import main
 from fbr.errors import Refusal
+from fbr.files.atomic import write_text
 from fbr.files.tables import write_json
 from fbr.stages.job import Job
 from fbr.workspace import Workspace, axes_of
@@ -214,6 +215,25 @@ def test_rows_of_a_study_are_found_in_its_folder(home, leave):
     assert [line.row for line in lines(home, one)] == ["K = 8"]
     with pytest.raises(Refusal, match=r"asked\.yaml: k: found '7', expected one of 4, 8"):
         lines(home, SWEEP | {"rows": [{"label": "K = 7", "row": "7"}]})
+
+
+def test_a_study_that_asks_for_other_numbers_now_is_outdated(home):
+    file = home.root / "asked.yaml"
+    file.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    place = Workspace(home.root / "studies" / "asked")
+    asked = tables.plan.load(file, home.params)
+    write_text(place.params, yaml.safe_dump(asked.blocks, sort_keys=False))
+    shutil.copy(home.pipeline, place.pipeline)
+    numbers = tables.params.load(place.params)
+    axes = {"data": "toy", "seed": "s0", "cam": asked.tables[0].rows[0].variant}
+    job = Job("cam_eval", axes, numbers, place, threads=1)
+    run = {"asked": job.asked, "seconds": 2.0, "mlflow_run": None}
+    write_json(job.beside / "metrics.json", {"miou": 0.5})
+    write_json(job.beside / "run.json", run)
+    assert [line.verdict for line in lines(home, SWEEP)] == ["measured", "not run"]
+    block = {"cam": {"plain_fbr": {"toy": {"cam_eval": {"threshold": 0.9}}}}}
+    file.write_text(yaml.safe_dump(STUDY | {"params": block}, sort_keys=False))
+    assert [line.verdict for line in lines(home, SWEEP)] == ["outdated", "not run"]
 
 
 def test_the_command_writes_three_languages_and_counts(home, leave, capsys):
