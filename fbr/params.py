@@ -453,10 +453,44 @@ class MaskBlock(Strict):
         return self
 
 
+class LocalPool(Strict):
+    """Logits pooled over a pixel's neighbours of the same label before its loss is taken (LAL)."""
+
+    window: Count  # side in pixels, odd
+    sigma: Positive  # of the Gaussian of a neighbour's chessboard distance, in pixels
+    space: Literal["logits", "probs"] = "logits"  # what is pooled
+
+    @model_validator(mode="after")
+    def _centred(self) -> "LocalPool":
+        if self.window % 2 == 0:
+            raise ValueError(f"window {self.window} has no centre, expected an odd number")
+        return self
+
+
+class Hard(Strict):
+    """Only hard pixels count (online hard example mining)."""
+
+    below: Share  # probability of its label under which a pixel is hard
+    at_least: Share = 0.0  # share of an image's labelled pixels that count, the hardest
+
+
+class LossOptions(Strict):
+    """What any pixel loss can be given besides; all off by default."""
+
+    smoothing: Share = 0.0  # of labels, spread over all classes
+    pool: LocalPool | None = None
+    hard: Hard | None = None
+    power: Annotated[float, Field(ge=1)] = 1.0  # k of Minkowski's mean of pixels: (mean lᵏ)^(1/k)
+    # Where logits meet labels: logits resized to the image, or labels to the head's grid.
+    grid: Literal["image", "logits"] = "image"
+    aux: NotNegative = 0.4  # weight of a head's auxiliary scores, where it has some
+
+
 class SegTrain(Training):
     head: Name  # a key of fbr.nets.heads.HEADS
     rates: Counts  # dilations of the head's parallel branches
     loss: Name  # a key of fbr.losses.segmentation.LOSSES
+    loss_options: LossOptions = LossOptions()
 
 
 class SegEval(Strict):

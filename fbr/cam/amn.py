@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import TINY, Method, Seeded, Seen
 from fbr.losses.segmentation import balanced_cross_entropy
-from fbr.params import Counts, Positive, Strict
+from fbr.params import Counts, LossOptions, Positive, Strict
 
 if TYPE_CHECKING:
     from fbr.nets.backbones import Backbone
@@ -39,13 +39,16 @@ class Amn(Seeded):
         for branch in self.classify:
             nn.init.normal_(branch.weight, std=options.deviation)
             nn.init.zeros_(branch.bias)
-        self.head, self.smoothing = [self.encode, self.classify], options.smoothing
+        self.head = [self.encode, self.classify]
+        # The loss spreads over all classes, the target's own among them.
+        spread = options.smoothing * (1 + classes) / classes
+        self.loss = LossOptions(smoothing=spread)
 
     def look(self, batch: dict[str, Tensor]) -> Seen:
         features, logits = self.conditioned(batch["image"], batch["label"])
         seeds = batch["seeds"][:, None].float()
         target = F.interpolate(seeds, logits.shape[2:], mode="nearest-exact")[:, 0]
-        losses = balanced_cross_entropy(logits, target.long(), self.smoothing)
+        losses = balanced_cross_entropy(logits, target.long(), self.loss)
         return Seen(losses, features, logits)
 
     def conditioned(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

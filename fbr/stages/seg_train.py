@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from fbr.datasets.prepared import VOID
 from fbr.datasets.transforms import NEAREST
 from fbr.errors import chosen
-from fbr.losses.segmentation import LOSSES
+from fbr.losses.segmentation import LOSSES, PLAIN, Part
 from fbr.nets.heads import FullSize, Segmenter
+from fbr.params import LossOptions
 from fbr.stages import training
 from fbr.stages.job import Job
 from fbr.train.processes import joined
@@ -15,13 +16,14 @@ from fbr.train.processes import joined
 class SegmentationTask(nn.Module):
     """A segmenter with its loss."""
 
-    def __init__(self, network: Segmenter, loss: str) -> None:
+    def __init__(self, network: Segmenter, loss: str, options: LossOptions = PLAIN) -> None:
         super().__init__()
-        self.network, self.loss = network, chosen(LOSSES, loss, "loss")
+        self.network, self.options = network, options
+        self.loss = chosen(LOSSES, loss, "loss")
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Part]:
         """image (B, 3, H, W), mask (B, H, W) with 255 void → named losses."""
-        return self.loss(self.network(batch["image"]), batch["mask"])
+        return self.loss(self.network(batch["image"]), batch["mask"], self.options)
 
 
 def run(job: Job) -> None:
@@ -39,7 +41,7 @@ def run(job: Job) -> None:
             lambda entry: {"mask": job.data.ids(masks / f"{entry.id}.png", entry)},
         )
         inputs = [job.path("prepare", "index"), masks, job.path("cam_train", "model")]
-        task = SegmentationTask(network, numbers.loss)
+        task = SegmentationTask(network, numbers.loss, numbers.loss_options)
         training.train(job, processes, task, [network.head], source, inputs, network)
         if processes.first:
             example = training.example(entries[0], job)

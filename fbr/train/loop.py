@@ -1,8 +1,9 @@
 """The training loop of every network: mixed precision, accumulation, several processes, resume.
 
 A network is anything whose forward takes a batch (a dict of tensors) and returns named losses, each
-a scalar or a pair (sum, count) whose division is left to the loop, so that the mean runs over all
-processes; an accumulated part is a mean of its own. A value without gradient is only watched. The
+a scalar, a pair (sum, count) whose division is left to the loop, so that the mean runs over all
+processes, or a triple (sum, count, k) whose mean's k-th root is the loss; an accumulated part is a
+mean of its own. A value without gradient is only watched. The
 batch also tells `step` and `seed`, for what depends on time or draws alike in all processes.
 Nothing random survives from step to step: each step is seeded by its number, so resuming needs no
 random states and cannot get them wrong.
@@ -34,7 +35,7 @@ from fbr.train.processes import Processes, share_statistics
 from fbr.train.progress import Progress
 
 log = logging.getLogger("fbr")
-Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
+Losses = dict[str, Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]]
 MOMENTS = (0.9, 0.999)
 
 
@@ -181,17 +182,25 @@ class _Run:
             losses: Losses = self._module(tensors | now)
         return {name: self._mean(value) for name, value in losses.items()}
 
-    def _mean(self, value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        """A scalar as it is; (sum, count) over the count of all processes.
+    def _mean(self, value: Tensor | tuple) -> Tensor:
+        """A scalar as it is; (sum, count) over the count of all processes; of a triple, its root.
 
         Gradients are averaged over processes, hence the mean count: sum/mean(count), averaged, is
         the sum of all over the count of all.
         """
         if isinstance(value, Tensor):
             return value.float()
-        total, count = value
+        total, count, *root = value
         count = self.processes.sum(count.detach().float().clone()) / self.processes.world
-        return total.float() / count.clamp(min=1 / self.processes.world)
+        mean = total.float() / count.clamp(min=1 / self.processes.world)
+        return self._root(mean, *root) if root else mean
+
+    def _root(self, mean: Tensor, k: float) -> Tensor:
+        """The k-th root of the mean of all processes, with the gradient of this one's part."""
+        own = mean.detach()
+        whole = self.processes.sum(own.clone()) / self.processes.world
+        slope = torch.where(whole > 0, whole ** (1 / k - 1) / k, 0)
+        return whole ** (1 / k) + slope * (mean - own)
 
     def _set_lr(self) -> None:
         """Poly schedule, after a linear warm-up; a function of the step alone."""

@@ -14,9 +14,10 @@ from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
 from fbr.cam.ppc import Ppc
 from fbr.errors import Refusal
+from fbr.losses.segmentation import PLAIN
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.params import Training
+from fbr.params import Hard, LocalPool, LossOptions, Training
 from fbr.stages.seg_train import SegmentationTask
 from fbr.train import loop
 from fbr.train.loop import Images, Upkeep
@@ -46,9 +47,14 @@ def classify() -> nn.Module:
     return Plain(backbones.build("small", 8), CLASSES, Plain.Options())
 
 
-def segment(loss: str = "cross_entropy") -> nn.Module:
+def segment(loss: str = "cross_entropy", options: LossOptions = PLAIN) -> nn.Module:
     network = Segmenter(backbones.build("small", 8), "deeplabv2", 1 + CLASSES, [1, 2])
-    return SegmentationTask(network, loss)
+    return SegmentationTask(network, loss, options)
+
+
+def segment_adaptively() -> nn.Module:
+    pool, hard = LocalPool(window=3, sigma=1.0), Hard(below=0.9, at_least=0.3)
+    return segment("balanced_cross_entropy", LossOptions(pool=pool, hard=hard, power=2.0))
 
 
 def background(channels: int, **changes) -> Background:
@@ -93,6 +99,7 @@ CASES = {
     "ppc with FBR": (lambda: contrast_with_fbr(nrois=1), {"steps": 3}),
     "segmentation": (segment, {}),
     "segmentation, balanced": (lambda: segment("balanced_cross_entropy"), {"clip": 1.0}),
+    "segmentation, locally adaptive": (segment_adaptively, {}),
     "segmentation, accumulated": (segment, {"accumulate": 2}),
 }
 # What shows that a training did something, where batch norms rest.

@@ -47,3 +47,69 @@ def cross_entropies(logits, target):
                     total = math.log(sum(math.exp(s) for s in scores))
                     pairs.append((label, total - scores[label]))
     return pairs
+
+
+def softmax(scores):
+    """exp(x) / sum of exp(x)."""
+    powers = [math.exp(s - max(scores)) for s in scores]
+    return [p / sum(powers) for p in powers]
+
+
+def pooled(planes, labels, window, sigma):
+    """Planes [c][y][x] averaged over same-labelled neighbours, Gaussian in chessboard distance."""
+    height, width, reach = len(labels), len(labels[0]), window // 2
+    result = [[[0.0] * width for _ in range(height)] for _ in planes]
+    for y in range(height):
+        for x in range(width):
+            if labels[y][x] == 255:
+                continue
+            total, sums = 0.0, [0.0] * len(planes)
+            for v in range(max(y - reach, 0), min(y + reach, height - 1) + 1):
+                for u in range(max(x - reach, 0), min(x + reach, width - 1) + 1):
+                    if labels[v][u] == labels[y][x]:
+                        distance = max(abs(v - y), abs(u - x))
+                        weight = math.exp(-(distance**2) / (2 * sigma**2))
+                        total += weight
+                        sums = [
+                            s + weight * plane[v][u] for s, plane in zip(sums, planes, strict=True)
+                        ]
+            for c, value in enumerate(sums):
+                result[c][y][x] = value / total
+    return result
+
+
+def pixel_losses(logits, target, options):
+    """List of (image, label, loss) of the pixels that count; logits and target of one size."""
+    found = []
+    for image, (planes, labels) in enumerate(zip(logits.tolist(), target.tolist(), strict=True)):
+        pool = options.pool
+        if pool and pool.space == "logits":
+            planes = pooled(planes, labels, pool.window, pool.sigma)
+        chances = [[[0.0] * len(row) for row in labels] for _ in planes]
+        for y, row in enumerate(labels):
+            for x in range(len(row)):
+                for c, chance in enumerate(softmax([plane[y][x] for plane in planes])):
+                    chances[c][y][x] = chance
+        if pool and pool.space == "probs":
+            chances = pooled(chances, labels, pool.window, pool.sigma)
+        own = []
+        for y, row in enumerate(labels):
+            for x, label in enumerate(row):
+                if label != 255:
+                    logs = [math.log(max(plane[y][x], 1e-300)) for plane in chances]
+                    even = -sum(logs) / len(logs)
+                    smooth = options.smoothing
+                    own.append((-logs[label], label, -(1 - smooth) * logs[label] + smooth * even))
+        if options.hard:
+            entropies = sorted((entropy for entropy, _, _ in own), reverse=True)
+            number = math.ceil(options.hard.at_least * len(own) - 1e-6)
+            last = entropies[number - 1] if number else math.inf
+            below = options.hard.below
+            own = [o for o in own if math.exp(-o[0]) < below or o[0] >= last]
+        found += [(image, label, loss) for _, label, loss in own]
+    return found
+
+
+def minkowski(losses, k):
+    """(mean lᵏ)^(1/k); 0 of nothing."""
+    return (sum(loss**k for loss in losses) / len(losses)) ** (1 / k) if losses else 0.0

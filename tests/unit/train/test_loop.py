@@ -305,7 +305,29 @@ def test_a_pair_is_divided_by_its_count(train):
     assert pair[1][-1] == pytest.approx(mean[1][-1], rel=1e-6)
 
 
-def test_a_batch_that_is_all_void_changes_nothing(train):
+@pytest.mark.parametrize("k", [1.0, 3.0])
+def test_of_a_triple_the_loss_is_the_root_of_the_mean(train, k):
+    class Powers(nn.Module):
+        def __init__(self, triple: bool) -> None:
+            super().__init__()
+            self.weight, self.triple = nn.Parameter(torch.ones(())), triple
+
+        def forward(self, batch):
+            wanted = batch["mask"] != 255
+            powers = (self.weight * batch["mask"].float() - 0.3)[wanted].abs() ** k
+            triple = powers.sum(), wanted.sum(), k
+            return {"a": triple if self.triple else powers.mean() ** (1 / k)}
+
+        def groups(self):
+            return [{"params": self.parameters(), "lr": 0.1}]
+
+    triple, root = (train(Powers(t)) for t in (True, False))
+    assert triple[0]["weight"].item() == pytest.approx(root[0]["weight"].item(), rel=1e-6)
+    assert triple[1][-1] == pytest.approx(root[1][-1], rel=1e-6)
+
+
+@pytest.mark.parametrize("root", [(), (3.0,)])
+def test_a_batch_that_is_all_void_changes_nothing(train, root):
     """A count of zero gives a loss of zero, no gradient, and no division by zero."""
 
     def sample(index, rng):
@@ -316,7 +338,7 @@ def test_a_batch_that_is_all_void_changes_nothing(train):
 
     class Pixels(Task):
         def forward(self, batch):
-            return {"pixels": super().forward(batch)["pixels"]}
+            return {"pixels": (*super().forward(batch)["pixels"][:2], *root)}
 
     task = Pixels(norm=False)
     before = {k: v.clone() for k, v in task.named_parameters()}
