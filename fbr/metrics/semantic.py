@@ -21,8 +21,11 @@ class Confusion:
         self.classes = classes
         self.counts = np.zeros((classes, classes + 1), np.int64)
 
-    def update(self, pred: np.ndarray, target: np.ndarray, image: str | None = None) -> None:
-        """Count one image: pred and target (H, W) uint8, ids 0..C-1 or void (255)."""
+    def update(self, pred: np.ndarray, target: np.ndarray, image: str | None = None) -> np.ndarray:
+        """Count one image: pred and target (H, W) uint8, ids 0..C-1 or void (255).
+
+        Return the image's own counts (C, C + 1).
+        """
         _check_mask(pred, "prediction", target.shape, image)
         _check_mask(target, "target", pred.shape, image)
         # All pairs of bytes fit one table, so the count also shows every id out of range.
@@ -30,8 +33,9 @@ class Confusion:
         pairs = pairs.reshape(256, 256)
         _check_ids(pairs.any(axis=0), self.classes, "prediction", image)
         _check_ids(pairs.any(axis=1), self.classes, "target", image)
-        self.counts[:, :-1] += pairs[: self.classes, : self.classes]
-        self.counts[:, -1] += pairs[: self.classes, VOID]
+        counts = pairs[: self.classes, [*range(self.classes), VOID]]
+        self.counts += counts
+        return counts
 
     def merge(self, other: "Confusion") -> None:
         """Add the counts of another part of the data."""
@@ -43,11 +47,11 @@ class Confusion:
 
     def miou(self) -> float:
         """Return the mean IoU over the classes that are seen or predicted; NaN if none is."""
-        return float(_mean(self.iou()))
+        return float(known_mean(self.iou()))
 
     def pixel_accuracy(self) -> float:
         """Return the share of labelled pixels that are right; NaN if there are none."""
-        return float(_ratio(self.counts.trace(), self.counts.sum()))
+        return float(ratio(self.counts.trace(), self.counts.sum()))
 
     def per_class(self) -> list[dict[str, float]]:
         """Return one row per class: id, pixels, iou, precision, recall, fp, fn.
@@ -128,9 +132,9 @@ class ThresholdCurve:
         rates = _rates(counts, seen=counts.sum(axis=-1))
         return {
             "threshold": self.thresholds,
-            "miou": _mean(rates["iou"]),
-            "fp": _mean(rates["fp"][:, 1:]),
-            "fn": _mean(rates["fn"][:, 1:]),
+            "miou": known_mean(rates["iou"]),
+            "fp": known_mean(rates["fp"][:, 1:]),
+            "fn": known_mean(rates["fn"][:, 1:]),
         }
 
     def best(self) -> tuple[float, float]:
@@ -207,7 +211,7 @@ class Spill:
         Both in 0..1, the second a part of the first; NaN if nothing is active.
         """
         names = ("spill_background", "spill_companions")[: 1 + self.with_companions]
-        shares = _ratio(self.sums[1:], self.sums[0])
+        shares = ratio(self.sums[1:], self.sums[0])
         return {name: float(share) for name, share in zip(names, shares, strict=False)}
 
 
@@ -217,22 +221,32 @@ def _rates(counts: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
     predicted = counts.sum(axis=-2)
     union = seen + predicted - hit
     return {
-        "iou": _ratio(hit, union),
-        "precision": _ratio(hit, predicted),
-        "recall": _ratio(hit, seen),
-        "fp": _ratio(predicted - hit, union),
-        "fn": _ratio(seen - hit, union),
+        "iou": ratio(hit, union),
+        "precision": ratio(hit, predicted),
+        "recall": ratio(hit, seen),
+        "fp": ratio(predicted - hit, union),
+        "fn": ratio(seen - hit, union),
     }
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ious(counts: np.ndarray) -> np.ndarray:
+    """IoU (..., C) from pixels (..., 3, C) that are common, predicted and true.
+
+    NaN for classes neither seen nor predicted.
+    """
+    common, predicted, true = np.moveaxis(counts, -2, 0)
+    return ratio(common, predicted + true - common)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part by whole; NaN, and no warning, for 0/0."""
     with np.errstate(invalid="ignore"):
         return np.true_divide(part, whole)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def known_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the last axis without its NaNs; NaN, and no warning, where all are."""
-    return _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
+    return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
 
 
 def _check_mask(mask: np.ndarray, what: str, size: tuple[int, ...], image: str | None) -> None:

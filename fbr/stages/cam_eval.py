@@ -6,6 +6,7 @@ from fbr.datasets.prepared import Entry
 from fbr.files import maps
 from fbr.files.tables import write_csv, write_json
 from fbr.masks.seeds import label_map
+from fbr.metrics.scores import Scores
 from fbr.metrics.semantic import Spill, ThresholdCurve
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
@@ -34,8 +35,7 @@ def run(job: Job) -> None:
 def score(job: Job, entries: list[Entry]) -> None:
     """Write the curve, the classes and the numbers of one split, and the numbers of another."""
     numbers = job.numbers
-    curve, spill = measured(job, entries)
-    fixed = curve.confusion(numbers.threshold)
+    curve, spill, fixed = measured(job, entries)
     oracle_threshold, oracle = curve.best()
     infer = job.params.cam[job.axes["cam"]][job.axes["data"]].infer
     columns = curve.curve()
@@ -44,12 +44,11 @@ def score(job: Job, entries: list[Entry]) -> None:
     per_class = named(fixed.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
     metrics = {
-        "miou": fixed.miou(),
+        **fixed.metrics(),
         "threshold": numbers.threshold,
         "threshold_choice": "fixed",
         "miou_oracle": oracle,
         "threshold_oracle": oracle_threshold,
-        "pixel_accuracy": fixed.pixel_accuracy(),
         **spill.shares(),
         "split": numbers.split,
         "images": len(entries),
@@ -58,18 +57,19 @@ def score(job: Job, entries: list[Entry]) -> None:
         "crf": False,
     }
     if numbers.also is not None:
-        other, _ = measured(job, job.data.split(numbers.also))
-        metrics[f"miou_{numbers.also}"] = other.confusion(numbers.threshold).miou()
+        other, _, chosen = measured(job, job.data.split(numbers.also))
+        metrics[f"miou_{numbers.also}"] = chosen.confusion.miou()
         metrics[f"miou_oracle_{numbers.also}"] = other.best()[1]
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
 
 
-def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill]:
-    """Score the maps of these images."""
+def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill, Scores]:
+    """Score the maps of these images at all thresholds, at none, and at the recipe's."""
     folder = job.path("cam_infer", "cams")
     thresholds = np.union1d(THRESHOLDS, [job.numbers.threshold])
-    curve, spill = ThresholdCurve(len(job.data.classes), thresholds), Spill()
+    classes, threshold = len(job.data.classes), job.numbers.threshold
+    curve, spill, fixed = ThresholdCurve(classes, thresholds), Spill(), Scores(classes)
 
     def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
         found = maps.read(folder / f"{entry.id}.npz")
@@ -82,4 +82,5 @@ def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill]:
         cam = found.full()
         curve.update(cam, found.keys, target, entry.id)
         spill.update(cam, target, companions, entry.id)
-    return curve, spill
+        fixed.update(label_map(cam, found.keys, threshold), target, entry.id)
+    return curve, spill, fixed

@@ -5,7 +5,7 @@ from pathlib import Path
 from fbr.datasets.prepared import Entry
 from fbr.files import pictures
 from fbr.files.tables import write_csv, write_json
-from fbr.metrics.semantic import Confusion
+from fbr.metrics.scores import Scores
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
@@ -30,19 +30,18 @@ def run(job: Job) -> None:
 
 def score(job: Job, folder: Path, entries: list[Entry]) -> None:
     """One pass over masks and ground truth."""
-    confusion = Confusion(len(job.data.classes))
+    scores = Scores(len(job.data.classes))
 
     def read(entry: Entry) -> tuple:
         return job.data.ids(folder / f"{entry.id}.png", entry), job.data.mask(entry)
 
     for entry, (mask, target) in counted(read_ahead(entries, read), "mask_eval", len(entries)):
-        confusion.update(mask, target, entry.id)
-    per_class = named(confusion.per_class(), job.data.classes)
+        scores.update(mask, target, entry.id)
+    per_class = named(scores.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
     makers = job.params.mask[job.axes["mask"]][job.axes["data"]]
     metrics = {
-        "miou": confusion.miou(),
-        "pixel_accuracy": confusion.pixel_accuracy(),
+        **scores.metrics(),
         "split": job.numbers.split,
         "images": len(entries),
         "threshold": (makers.crf_refine or makers.irn_infer).threshold,

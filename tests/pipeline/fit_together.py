@@ -17,7 +17,7 @@ from fbr.errors import Refusal
 from fbr.losses.segmentation import PLAIN
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.params import Hard, LocalPool, LossOptions, Training
+from fbr.params import LocalPool, LossOptions, Training
 from fbr.stages.seg_train import SegmentationTask
 from fbr.train import loop
 from fbr.train.loop import Images, Upkeep
@@ -53,8 +53,8 @@ def segment(loss: str = "cross_entropy", options: LossOptions = PLAIN) -> nn.Mod
 
 
 def segment_adaptively() -> nn.Module:
-    pool, hard = LocalPool(window=3, sigma=1.0), Hard(below=0.9, at_least=0.3)
-    return segment("balanced_cross_entropy", LossOptions(pool=pool, hard=hard, power=2.0))
+    pool = LocalPool(window=3, sigma=1.0)
+    return segment("balanced_cross_entropy", LossOptions(pool=pool, power=2.0))
 
 
 def background(channels: int, **changes) -> Background:

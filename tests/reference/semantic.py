@@ -62,3 +62,54 @@ def spill(images):
 
 def _ratio(part, whole):
     return part / whole if whole else math.nan
+
+
+def near_other(mask, reach):
+    """Whether [y][x] lies at most `reach`, in chessboard steps, from another id or the outside."""
+    height, width = mask.shape
+    found = []
+    for y in range(height):
+        row = []
+        for x in range(width):
+            near = False
+            for v in range(y - reach, y + reach + 1):
+                for u in range(x - reach, x + reach + 1):
+                    outside = not (0 <= v < height and 0 <= u < width)
+                    near = near or outside or mask[v, u] != mask[y, x]
+            row.append(near)
+        found.append(row)
+    return found
+
+
+def boundary_counts(pred, target, classes):
+    """Pixels [common, predicted, true][class] of boundaries; void in the target is void in both."""
+    height, width = target.shape
+    reach = max(1, round(0.02 * math.sqrt(height**2 + width**2)))
+    pred = pred.copy()
+    pred[target == 255] = 255
+    ours, theirs = near_other(pred, reach), near_other(target, reach)
+    counts = [[0] * classes for _ in range(3)]
+    for y in range(height):
+        for x in range(width):
+            p, t = int(pred[y, x]), int(target[y, x])
+            if p == t < 255 and ours[y][x] and theirs[y][x]:
+                counts[0][t] += 1
+            if p < 255 and ours[y][x]:
+                counts[1][p] += 1
+            if t < 255 and theirs[y][x]:
+                counts[2][t] += 1
+    return counts
+
+
+def bootstrap(counts, draws):
+    """Mean IoU of each draw of images; counts [image][common, predicted, true][class]."""
+    means = []
+    for draw in draws:
+        ious = []
+        for c in range(len(counts[0][0])):
+            common, predicted, true = (
+                sum(int(counts[image][kind][c]) for image in draw) for kind in range(3)
+            )
+            ious.append(_ratio(common, predicted + true - common))
+        means.append(mean(ious))
+    return means
