@@ -192,12 +192,32 @@ class MaskEval(Strict):
     split: Name
 
 
-class Submit(Strict):
-    split: Name
-    archive: str  # where the test server wants the files, inside the archive
+class Way(Strict):
+    """One way of testing a segmentation network."""
+
     scales: Scales
     flip: bool
     crf: Crf | None
+
+
+class Windows(Strict):
+    """Overlapping windows over an image too large for one look."""
+
+    side: Count  # pixels
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 1 / 3  # at least, in sides
+
+
+class Predict(Way):
+    """How the predictions that are kept are made."""
+
+    windows: Windows | None = None
+    # Images are padded to whole strides, so that scores lie where crops had them in training.
+    pad: bool = False
+
+
+class Submit(Predict):
+    split: Name
+    archive: str  # where the test server wants the files, inside the archive
 
 
 class ReportParams(Strict):
@@ -488,16 +508,18 @@ class LossOptions(Strict):
 
 class SegTrain(Training):
     head: Name  # a key of fbr.nets.heads.HEADS
-    rates: Counts  # dilations of the head's parallel branches
+    rates: Counts | None = None  # dilations of the head's parallel branches, where it has some
+    width: Count | None = None  # channels of the head's own maps; the paper's if not given
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # before its classifier; likewise
+    # At which the image is seen besides its own size, each trained; the largest score counts.
+    input_scales: list[Positive] = []
     loss: Name  # a key of fbr.losses.segmentation.LOSSES
     loss_options: LossOptions = LossOptions()
 
 
-class SegEval(Strict):
+class SegEval(Predict):
     split: Name
-    scales: Scales
-    flip: bool
-    crf: Crf | None
+    also: dict[Name, Way] = {}  # other ways to be scored beside it, from the same looks
 
 
 class SegBlock(Strict):

@@ -20,15 +20,20 @@ TIMM = "timm/"  # before the name of any network of timm
 class Backbone(nn.Module):
     """levels: modules run one after another; each one's output is a map of the result.
 
-    channels: of each map. names: of its tensors in published files, where they differ from its own.
+    channels, strides: of each map. names: of its tensors in published files, where they differ from
+    its own.
     """
 
     def __init__(
-        self, levels: list[nn.Module], channels: list[int], names: dict[str, str] | None = None
+        self,
+        levels: list[nn.Module],
+        channels: list[int],
+        strides: list[int],
+        names: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
-        self.channels = channels
+        self.channels, self.strides = channels, strides
         self.names = {key: key for key in self.state_dict()} if names is None else names
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -114,7 +119,7 @@ def small(stride: int, imagenet: bool) -> Backbone:
         nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), _Residual(32, 32, 2)
     )
     levels = [stem, _Residual(32, 64, 2), nn.Sequential(_Residual(64, 96, last), _Residual(96, 96))]
-    return Backbone(levels, [32, 64, 96])
+    return Backbone(levels, [32, 64, 96], [4, 8, stride])
 
 
 def _resnet(constructor: Callable[..., nn.Module]) -> Builder:
@@ -126,7 +131,8 @@ def _resnet(constructor: Callable[..., nn.Module]) -> Builder:
         net = constructor(weights=_published(imagenet), replace_stride_with_dilation=dilated)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         levels = [stem, net.layer1, net.layer2, net.layer3, net.layer4]
-        return Backbone(levels, [64, 256, 512, 1024, 2048], _names(levels, net))
+        channels, strides = [64, 256, 512, 1024, 2048], _strides([4, 4, 8, 16, 32], stride)
+        return Backbone(levels, channels, strides, _names(levels, net))
 
     return backbone
 
@@ -143,7 +149,8 @@ def mobilenet_v2(stride: int, imagenet: bool) -> Backbone:
             rate *= conv.stride[0]
             conv.stride = (1, 1)
     levels = [features[:2], features[2:4], features[4:7], features[7:14], features[14:]]
-    return Backbone(levels, [16, 24, 32, 96, 1280], _names(levels, net))
+    channels, strides = [16, 24, 32, 96, 1280], _strides([2, 4, 8, 16, 32], stride)
+    return Backbone(levels, channels, strides, _names(levels, net))
 
 
 def resnet38d(stride: int, imagenet: bool) -> Backbone:
@@ -154,9 +161,15 @@ def resnet38d(stride: int, imagenet: bool) -> Backbone:
             "network 'resnet38d' has no weights to download: take its MXNet file "
             "ilsvrc-cls_rna-a1_cls1000_ep-0001.params through `fbr convert` and name the result"
         )
-    backbone = Backbone(resnet38.levels(stride), resnet38.CHANNELS)
+    strides = _strides([2, 4, 8, 16, 32], stride)
+    backbone = Backbone(resnet38.levels(stride), resnet38.CHANNELS, strides)
     backbone.names = {key: resnet38.published(key) for key in backbone.names}
     return backbone
+
+
+def _strides(full: list[int], stride: int) -> list[int]:
+    """Of the maps of a network whose last stride has become dilation."""
+    return [min(one, stride) for one in full]
 
 
 def _check(name: str, stride: int) -> None:

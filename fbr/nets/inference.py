@@ -1,16 +1,24 @@
-"""Networks applied to one image at several scales and flipped."""
+"""Networks applied to one image at several scales, flipped, and in windows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbr.nets.inputs import normalise
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Looks:
+    """At which scales an image is seen, and whether flipped, too."""
+
+    scales: Sequence[float]
+    flip: bool
+
+
 def multi_scale(
     network: Callable[[Tensor], Tensor],
     image: np.ndarray,
@@ -25,19 +33,86 @@ def multi_scale(
     image (H, W, 3) uint8. network: (B, 3, H, W) → (B, C, h, w). A flipped image's maps are flipped
     back before they count.
     """
+    return several(network, image, [Looks(scales, flip)], size, device, bfloat16)[0]
+
+
+@torch.inference_mode()
+def several(
+    network: Callable[[Tensor], Tensor],
+    image: np.ndarray,
+    ways: Sequence[Looks],
+    size: tuple[int, int],
+    device: torch.device,
+    bfloat16: bool,
+) -> list[Tensor]:
+    """`multi_scale` in several ways at once: what they have in common is looked at once."""
     whole = normalise(torch.from_numpy(image)[None].to(device))
-    total: Tensor | float = 0.0
-    for scale in scales:
+    totals: list[Tensor | float] = [0.0] * len(ways)
+    for scale in dict.fromkeys(scale for way in ways for scale in way.scales):
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         resized = whole
         if (height, width) != image.shape[:2]:
             resized = F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)
+        flip = any(way.flip for way in ways if scale in way.scales)
         batch = torch.cat([resized, resized.flip(3)]) if flip else resized
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             maps = network(batch)
         maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
-        if flip:
-            maps = (maps[:1] + maps[1:].flip(3)) / 2
-        total = total + maps[0]
-    return total / len(scales)
+        for number, way in enumerate(ways):
+            if scale in way.scales:
+                seen = (maps[0] + maps[1].flip(2)) / 2 if way.flip else maps[0]
+                totals[number] = totals[number] + way.scales.count(scale) * seen
+    return [total / len(way.scales) for total, way in zip(totals, ways, strict=True)]
+
+
+class Padded(nn.Module):
+    """A network whose images are padded to whole strides, its maps at the size of the image.
+
+    A map of ⌈H / s⌉ cells stands for s times as many pixels. Resized to H, all but its first cell
+    would lie too far left.
+    """
+
+    def __init__(self, network: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.network, self.stride = network, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, C, H, W) float32; padding is 0, the mean colour."""
+        height, width = images.shape[2:]
+        images = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
+        maps = self.network(images).float()
+        maps = F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)
+        return maps[..., :height, :width]
+
+
+class Windowed(nn.Module):
+    """A network that sees an image through overlapping windows, whose maps are averaged."""
+
+    def __init__(self, network: nn.Module, side: int, overlap: float) -> None:
+        super().__init__()
+        self.network, self.side, self.overlap = network, side, overlap
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, C, H, W) float32. An image no larger than a window is one."""
+        height, width = images.shape[2:]
+        tall, wide = min(self.side, height), min(self.side, width)
+        total, seen = 0.0, images.new_zeros(height, width)
+        for top in starts(height, tall, self.overlap):
+            for left in starts(width, wide, self.overlap):
+                place = (..., slice(top, top + tall), slice(left, left + wide))
+                maps = self.network(images[place].contiguous(memory_format=torch.channels_last))
+                size = (tall, wide)
+                maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+                if isinstance(total, float):
+                    total = maps.new_zeros(*maps.shape[:2], height, width)
+                total[place] += maps
+                seen[place] += 1
+        return total / seen
+
+
+def starts(length: int, side: int, overlap: float) -> list[int]:
+    """Where windows begin, evenly from end to end, each overlapping the next by that share."""
+    step = max(1, int(side * (1 - overlap)))
+    count = -(-(length - side) // step) + 1
+    return [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]

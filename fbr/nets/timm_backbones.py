@@ -27,9 +27,9 @@ class TimmBackbone(Backbone):
         whole = max(strides)
         if merge:
             channels, strides = [channels[0], sum(channels[1:])], strides[:2]
-        super().__init__([], channels)
+        super().__init__([], channels, strides)
         self.whole = whole
-        self.net, self.at, self.merge, self.strides = net, at, merge, strides
+        self.net, self.at, self.merge = net, at, merge
         self.names = {f"net.{key}": key for key in net.state_dict()}
         mean, std = (torch.tensor(net.pretrained_cfg[key]) for key in ("mean", "std"))
         ours, spread = torch.tensor(MEAN), torch.tensor(STD)

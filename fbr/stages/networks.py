@@ -39,6 +39,13 @@ def detector(backbone: nn.Module, numbers: Any, classes: int, **limits: float) -
     return build(backbone, classes, *sizes, **limits)
 
 
+def segmenter(backbone: nn.Module, numbers: dict, classes: int) -> Segmenter:
+    """A segmentation network by its recipe; an older one lacks what came later."""
+    more = {key: numbers[key] for key in ("width", "dropout") if key in numbers}
+    scales = numbers.get("input_scales", [])
+    return Segmenter(backbone, numbers["head"], classes, numbers["rates"], **more, scales=scales)
+
+
 class _Description(dict):
     """A model.json whose keys read as attributes, like the params block it came from."""
 
@@ -61,7 +68,7 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
             case "irn_train":
                 network = AffinityNet(backbone, backbone.channels, described["width"])
             case "seg_train":
-                network = Segmenter(backbone, described["head"], classes, described["rates"])
+                network = segmenter(backbone, described, classes)
             case "wsis_train":
                 network = detector(backbone, described, classes, **limits)
             case other:

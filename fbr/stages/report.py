@@ -30,6 +30,7 @@ SCORED = {
 }
 COLUMNS = {
     "miou": "mIoU",
+    "boundary_iou": "boundary",
     "miou_oracle": "oracle",
     "spill_background": "on background",
     "spill_companions": "on companions",
@@ -84,7 +85,11 @@ def collect(results: Path) -> pd.DataFrame:
         seed, *path, stage = file.parent.relative_to(results).parts
         if stage in SCORED:
             place = {"stage": stage, "experiment": " / ".join(path), "seed": seed}
-            rows.append(read_json(file) | place | {"file": str(file)})
+            metrics = read_json(file) | place | {"file": str(file)}
+            also = metrics.pop("also", {})
+            rows.append(metrics)
+            for name, more in also.items():
+                rows.append(metrics | more | {"experiment": f"{place['experiment']}, {name}"})
     frame = pd.DataFrame(rows, columns=None if rows else ["stage", "experiment", "seed", "file"])
     frame["stage"] = pd.Categorical(frame["stage"], list(SCORED))
     frame["outdated"] = False
@@ -132,7 +137,7 @@ def score_table(scores: pd.DataFrame) -> Table:
             spread(100 * seeds[key].astype(float)) if key in seeds else None for key in COLUMNS
         ]
         split = f"{first['split']} ({first['images']})"
-        how = _how(first.dropna())
+        how = _how(first.dropna(), alone=len(seeds) == 1)
         if seeds["outdated"].any():
             how = f"{how}; OUTDATED: params.yaml asks for other numbers now".removeprefix("; ")
         rows.append((experiment, SCORED[stage], *numbers, len(seeds), split, how))
@@ -146,8 +151,11 @@ def spread(values: pd.Series) -> Number | None:
     return Number(values.mean(), values.std() if len(values) > 1 else None) if len(values) else None
 
 
-def _how(metrics: pd.Series) -> str:
-    """Threshold, scales, flip and CRF of a number, as far as they apply."""
+def _how(metrics: pd.Series, alone: bool) -> str:
+    """Threshold, scales, flip and CRF of a number, as far as they apply.
+
+    alone: of one seed, which tells of no spread, the interval over images.
+    """
     if not metrics.get("ground_truth", True):
         return "no ground truth: not scored"
     said = []
@@ -160,6 +168,10 @@ def _how(metrics: pd.Series) -> str:
         )
     if "crf" in metrics:
         said.append("CRF" if metrics["crf"] else "no CRF")
+    if alone and "miou_low" in metrics:
+        said.append(
+            f"{100 * metrics['miou_low']:.1f} to {100 * metrics['miou_high']:.1f} by images"
+        )
     return ", ".join(said)
 
 

@@ -4,7 +4,8 @@ from fbr.datasets.prepared import Entry
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import write_csv, write_json
-from fbr.metrics.semantic import Confusion
+from fbr.metrics.scores import Scores
+from fbr.params import Way
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
@@ -13,14 +14,17 @@ from fbr.stages.segmenting import predict
 
 
 def run(job: Job) -> None:
-    """Predict what is not predicted yet, then score it."""
+    """Predict, then one pass over predictions and ground truth."""
     numbers = job.numbers
     model = job.path("seg_train", "model")
     entries = job.data.split(numbers.split)
-    folder = PartialFolder(job.out("pred"), job.key(model, job.path("prepare", "index")))
-    predict("seg_eval", model, job.data, entries, folder, numbers, job.threads)
+    key = job.key(model, job.path("prepare", "index"))
+    folder = PartialFolder(job.out("pred"), key)
+    # Other ways are scored, not kept.
+    also = {PartialFolder(job.state / f"pred_{n}", key): way for n, way in numbers.also.items()}
+    predict("seg_eval", model, job.data, entries, folder, numbers, job.threads, also)
     if not unscored(job, numbers.split, entries):
-        score(job, folder, entries)
+        score(job, entries, folder, also)
     folder.finish()
 
     def tiles(entry: Entry) -> Tiles:
@@ -30,19 +34,15 @@ def run(job: Job) -> None:
     track_overlays(job, entries, tiles)
 
 
-def score(job: Job, folder: PartialFolder, entries: list[Entry]) -> None:
-    """One pass over predictions and ground truth."""
+def score(
+    job: Job, entries: list[Entry], folder: PartialFolder, also: dict[PartialFolder, Way]
+) -> None:
+    """Write the classes, the confusion and the numbers of the predictions, made in every way."""
     numbers, classes = job.numbers, job.data.classes
-    confusion = Confusion(len(classes))
-
-    def read(entry: Entry) -> tuple:
-        return pictures.read_mask(folder / f"{entry.id}.png"), job.data.mask(entry)
-
-    for entry, (mask, target) in counted(read_ahead(entries, read), "scoring", len(entries)):
-        confusion.update(mask, target, entry.id)
-    per_class = named(confusion.per_class(), classes)
+    scores = scored(job, entries, folder)
+    per_class = named(scores.per_class(), classes)
     write_csv(job.out("per_class"), per_class)
-    counts = confusion.counts[:, : len(classes)].tolist()
+    counts = scores.confusion.counts[:, : len(classes)].tolist()
     write_csv(
         job.out("confusion"),
         (
@@ -51,13 +51,32 @@ def score(job: Job, folder: PartialFolder, entries: list[Entry]) -> None:
         ),
     )
     metrics = {
-        "miou": confusion.miou(),
-        "pixel_accuracy": confusion.pixel_accuracy(),
+        **scores.metrics(),
         "split": numbers.split,
         "images": len(entries),
-        "scales": numbers.scales,
-        "flip": numbers.flip,
-        "crf": numbers.crf is not None,
+        **told(numbers),
     }
+    if also:
+        metrics["also"] = {
+            name: scored(job, entries, other).metrics() | told(way)
+            for name, (other, way) in zip(numbers.also, also.items(), strict=True)
+        }
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
+
+
+def scored(job: Job, entries: list[Entry], folder: PartialFolder) -> Scores:
+    """Score the predictions in a folder, one image in memory at a time."""
+    scores = Scores(len(job.data.classes))
+
+    def read(entry: Entry) -> tuple:
+        return pictures.read_mask(folder / f"{entry.id}.png"), job.data.mask(entry)
+
+    for entry, (mask, target) in counted(read_ahead(entries, read), "scoring", len(entries)):
+        scores.update(mask, target, entry.id)
+    return scores
+
+
+def told(way: Way) -> dict:
+    """What a number is on, besides its images."""
+    return {"scales": way.scales, "flip": way.flip, "crf": way.crf is not None}

@@ -5,16 +5,17 @@ from torch import Tensor, nn
 from fbr.datasets.prepared import VOID
 from fbr.datasets.transforms import NEAREST
 from fbr.errors import chosen
-from fbr.losses.segmentation import LOSSES, PLAIN, Part
+from fbr.losses.segmentation import LOSSES, PLAIN, Part, weighted
 from fbr.nets.heads import FullSize, Segmenter
 from fbr.params import LossOptions
 from fbr.stages import training
 from fbr.stages.job import Job
+from fbr.stages.networks import segmenter
 from fbr.train.processes import joined
 
 
 class SegmentationTask(nn.Module):
-    """A segmenter with its loss."""
+    """A segmenter with its loss, taken of every output that is trained."""
 
     def __init__(self, network: Segmenter, loss: str, options: LossOptions = PLAIN) -> None:
         super().__init__()
@@ -23,7 +24,12 @@ class SegmentationTask(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Part]:
         """image (B, 3, H, W), mask (B, H, W) with 255 void → named losses."""
-        return self.loss(self.network(batch["image"]), batch["mask"], self.options)
+        losses = {}
+        for output, logits in self.network.outputs(batch["image"]).items():
+            weight = self.options.aux if output.endswith("aux") else 1
+            for name, part in self.loss(logits, batch["mask"], self.options).items():
+                losses[f"{name}_{output}".strip("_")] = weighted(part, weight)
+        return losses
 
 
 def run(job: Job) -> None:
@@ -33,7 +39,7 @@ def run(job: Job) -> None:
     entries = job.data.split(numbers.split)
     with joined(job.threads) as processes:
         backbone = training.backbone(job, numbers.network)
-        network = Segmenter(backbone, numbers.head, len(job.data.classes), numbers.rates)
+        network = segmenter(backbone, numbers.model_dump(), len(job.data.classes))
         source = training.images(
             job,
             entries,

@@ -29,6 +29,7 @@ def test_maps_lie_on_the_grids_promised(name, stride, size):
         backbone = backbones.build(name, stride)
         found = maps(backbone, torch.zeros(1, 3, *size))
     assert [m.shape[1] for m in found] == backbone.channels
+    assert backbone.strides == STRIDES[name][stride]
     grids = [tuple(-(-side // s) for side in size) for s in STRIDES[name][stride]]
     assert [tuple(m.shape[2:]) for m in found] == grids
 

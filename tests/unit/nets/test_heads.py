@@ -6,9 +6,10 @@ from torch.nn import functional as F
 
 from fbr.errors import Refusal
 from fbr.nets import backbones
-from fbr.nets.heads import HEADS, DeepLabV2, DeepLabV3Plus, FullSize, Segmenter
+from fbr.nets.heads import HEADS, FullSize, Head, ObjectContext, Segmenter, Shape, regions
+from tests.reference import contexts as reference
 
-CHANNELS = [8, 16, 24]
+CHANNELS, STRIDES = [8, 16, 24], [2, 4, 8]
 
 
 def maps(batch: int = 2, height: int = 5, width: int = 7) -> list[torch.Tensor]:
@@ -17,20 +18,48 @@ def maps(batch: int = 2, height: int = 5, width: int = 7) -> list[torch.Tensor]:
     return [torch.randn(batch, c, *size) for c, size in zip(CHANNELS, sizes, strict=True)]
 
 
+def head(name: str, rates: list[int] | None = None, **more) -> Head:
+    torch.manual_seed(1)
+    return HEADS[name](Shape(CHANNELS, STRIDES, 4, rates, **more))
+
+
+def lively(module: torch.nn.Module) -> torch.nn.Module:
+    """In eval mode, with norms that do something."""
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(norm.running_mean, std=0.1)
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    return module.eval()
+
+
+@pytest.mark.parametrize("rate", [1, 12])
+def test_deeplab_v1_is_one_wide_view(rate):
+    wide = lively(head("deeplabv1", [rate], width=6))
+    x = maps()[-1]
+    for block, padding in ((wide.see, rate), (wide.think, 0)):
+        conv, norm = block[0], block[1]
+        x = F.conv2d(x, conv.weight, padding=padding, dilation=max(padding, 1))
+        x = F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    expected = F.conv2d(x, wide.classify.weight, wide.classify.bias)
+    assert torch.allclose(wide(maps()), expected, atol=1e-5)
+    assert wide(maps()).shape == (2, 4, 5, 7)
+    assert head("deeplabv1", [rate]).classify.in_channels == 1024
+
+
 @pytest.mark.parametrize("rates", [[1], [1, 2, 4], [6, 12, 18, 24]])
 def test_deeplab_v2_is_the_sum_of_its_convolutions(rates):
-    head = DeepLabV2(CHANNELS, 4, rates)
+    parallel = head("deeplabv2", rates)
     last = maps()[-1]
     expected = sum(
         F.conv2d(last, branch.weight, branch.bias, dilation=rate, padding=rate)
-        for branch, rate in zip(head.branches, rates, strict=True)
+        for branch, rate in zip(parallel.branches, rates, strict=True)
     )
-    assert torch.allclose(head(maps()), expected, atol=1e-6)
-    assert head(maps()).shape == (2, 4, 5, 7)
+    assert torch.allclose(parallel(maps()), expected, atol=1e-6)
+    assert parallel(maps()).shape == (2, 4, 5, 7)
 
 
 def test_deeplab_v2_starts_near_zero():
-    logits = DeepLabV2(CHANNELS, 4, [1, 2])(maps())
+    logits = head("deeplabv2", [1, 2])(maps())
     assert logits.abs().max() < 1
 
 
@@ -38,11 +67,26 @@ def test_deeplab_v2_starts_near_zero():
 @pytest.mark.parametrize("size", [(2, 5, 7), (1, 5, 7), (2, 1, 1)])
 def test_deeplab_v3_plus_lies_on_the_fine_grid(mode, size):
     batch, height, width = size
-    head = DeepLabV3Plus(CHANNELS, 4, [2, 4]).train(mode)
-    logits = head(maps(*size))
-    assert logits.shape == (batch, 4, 4 * height, 4 * width)
+    refined = head("deeplabv3plus", [2, 4]).train(mode)
+    logits = refined(maps(*size))
+    assert logits.shape == (batch, 4, 2 * height, 2 * width)  # of the map at stride 4
     logits.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in refined.parameters())
+
+
+@pytest.mark.parametrize(
+    ("strides", "level"),
+    [
+        ([4, 8, 8], 0),  # small
+        ([4, 4, 8, 16, 16], 1),  # a ResNet, whose stem ends at stride 4
+        ([2, 4, 8, 8, 8], 1),  # MobileNet-V2
+        ([4, 8, 16, 32], 0),  # ConvNeXt
+        ([2, 4], 1),  # HRNet
+        ([14, 14, 14, 14], 0),  # a transformer has nothing so fine
+    ],
+)
+def test_the_fine_map_is_chosen_by_its_stride(strides, level):
+    assert Shape([8] * len(strides), strides, 4).level(4) == level
 
 
 @pytest.mark.parametrize(("name", "stride"), [("small", 8), ("mobilenet_v2", 16), ("resnet50", 16)])
@@ -69,6 +113,129 @@ def test_an_unknown_head_is_refused_with_the_nearest():
         Segmenter(backbones.build("small", 8), "deeplabv3pls", 3, [1])
 
 
+CONTEXTS = ["ocr", "ocr_none", "ocr_global", "ocr_conv"]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("size", [(2, 5, 7), (1, 1, 2), (2, 1, 1)])
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_are_built_alike(name):
-    assert HEADS[name](CHANNELS, 5, [1, 3])(maps()).shape[:2] == (2, 5)
+def test_heads_are_built_alike_and_learn_in_all_their_parts(name, size, mode):
+    built = head(name, [1], width=8).train(mode)
+    outputs = built.outputs(maps(*size))
+    assert all(logits.shape[:2] == (size[0], 4) for logits in outputs.values())
+    sum(logits.sum() for logits in outputs.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
+    built.eval()
+    assert torch.equal(built(maps(*size)), built.outputs(maps(*size))[""])
+
+
+@pytest.mark.parametrize("name", ["deeplabv1", "deeplabv2", "deeplabv3plus"])
+def test_dilated_branches_need_their_rates(name):
+    with pytest.raises(Refusal, match=rf"head '{name}' has dilated branches: give their rates"):
+        head(name)
+
+
+def test_a_single_view_has_a_single_rate():
+    with pytest.raises(Refusal, match=r"head 'deeplabv1' has one rate, found rates \[6, 12\]"):
+        head("deeplabv1", [6, 12])
+
+
+@pytest.mark.parametrize(("height", "width", "classes"), [(1, 1, 2), (3, 4, 1), (5, 7, 4)])
+def test_regions_are_means_over_pixels(height, width, classes):
+    torch.manual_seed(0)
+    pixels, coarse = torch.randn(2, 6, height, width), 3 * torch.randn(2, classes, height, width)
+    found = regions(pixels, coarse)
+    exact = [reference.regions(*image) for image in zip(pixels, coarse, strict=True)]
+    assert torch.allclose(found, torch.tensor(exact), atol=1e-5)
+    ones = torch.ones_like(pixels)
+    assert torch.allclose(regions(ones, coarse), torch.ones(2, classes, 6))
+    order = torch.randperm(classes)
+    assert torch.allclose(regions(pixels, coarse[:, order]), found[:, order])
+
+
+@pytest.mark.parametrize(("height", "width", "classes"), [(1, 1, 2), (3, 4, 1), (4, 3, 4)])
+def test_object_context_is_the_equation(height, width, classes):
+    torch.manual_seed(0)
+    context = lively(ObjectContext(6, 4))
+    pixels, coarse = torch.randn(2, 6, height, width), 3 * torch.randn(2, classes, height, width)
+    found = context(pixels, coarse)
+    queries, objects = context.query(pixels), regions(pixels, coarse)
+    keys, values = context.key(objects), context.value(objects)
+    exact = [reference.context(*image) for image in zip(queries, keys, values, strict=True)]
+    assert torch.allclose(found, context.out(torch.tensor(exact)), atol=1e-5)
+    order = torch.randperm(classes)
+    assert torch.allclose(context(pixels, coarse[:, order]), found, atol=1e-6)
+
+
+def test_context_in_half_precision_keeps_its_softmaxes_exact():
+    built = lively(head("ocr", width=8))
+    exact = built(maps())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = built(maps())
+    assert torch.allclose(found.float(), exact, atol=0.05)
+
+
+def test_a_context_alike_everywhere_is_the_mean():
+    control = lively(head("ocr_global", width=8)).context
+    pixels = torch.randn(2, 8, 5, 7)
+    found = control(pixels, None)
+    assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
+    assert torch.allclose(control(pixels.flip(3), None), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [8, 64, 512])
+def test_the_control_has_as_many_weights(width):
+    with torch.device("meta"):
+        ocr, conv, none = (head(n, width=width) for n in ("ocr", "ocr_conv", "ocr_none"))
+    count = [sum(p.numel() for p in built.parameters()) for built in (ocr, conv, none)]
+    # Few steps to choose from at small widths.
+    assert count[1] == pytest.approx(count[0], rel=0.02 if width > 8 else 0.1)
+    assert count[2] < count[1]
+
+
+@pytest.mark.parametrize(
+    ("strides", "channels"), [([4, 8, 8], 16), ([4, 8, 16], 24), ([2, 4], 16), ([14, 14], 8)]
+)
+def test_auxiliary_scores_come_from_before_the_last_map_where_the_grid_is_the_same(
+    strides, channels
+):
+    built = HEADS["ocr"](Shape(CHANNELS[: len(strides)], strides, 4))
+    assert built.coarse[0][0].in_channels == channels
+
+
+def test_other_scales_are_fused_by_the_largest_score():
+    torch.manual_seed(0)
+    one = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1]).eval()
+    many = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1], scales=[0.5, 0.75]).eval()
+    many.load_state_dict(one.state_dict())
+    images = torch.randn(2, 3, 41, 56)
+    with torch.inference_mode():
+        found = many.outputs(images)
+        assert list(found) == ["", "x1", "x0.5", "x0.75"]
+        assert torch.equal(found["x1"], one(images))
+        best = found["x1"]
+        for name, size in (("x0.5", (20, 28)), ("x0.75", (30, 42))):
+            resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
+            assert torch.equal(found[name], one(resized))
+            grid = best.shape[2:]
+            fitted = F.interpolate(found[name], grid, mode="bilinear", align_corners=False)
+            best = torch.maximum(best, fitted)
+        assert torch.equal(found[""], best)
+        assert torch.equal(many(images), best)
+        assert many(images[:, :, :1, :1]).shape == (2, 3, 1, 1)
+
+
+def test_auxiliary_scores_of_other_scales_are_named():
+    network = Segmenter(backbones.build("small", 8), "ocr", 3, width=8, scales=[0.5])
+    found = network.outputs(torch.randn(2, 3, 32, 40))
+    assert list(found) == ["", "x1", "x1_aux", "x0.5", "x0.5_aux"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (33, 65)])
+def test_images_of_any_size_have_scores(name, size):
+    network = FullSize(Segmenter(backbones.build("small", 8), name, 3, [2], width=8)).eval()
+    with torch.inference_mode():
+        scores = network(torch.randn(1, 3, *size))
+    assert scores.shape == (1, 3, *size)
+    assert scores.isfinite().all()

@@ -1,11 +1,13 @@
-"""Several scales and flips of one image, against the same thing written out."""
+"""Scales, flips and windows of one image, against the same things written out."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fbr.nets.inference import multi_scale
+from fbr.nets import backbones
+from fbr.nets.heads import Segmenter
+from fbr.nets.inference import Looks, Padded, Windowed, multi_scale, several, starts
 from fbr.nets.inputs import normalise
 
 CPU = torch.device("cpu")
@@ -74,3 +76,95 @@ def test_the_network_sees_both_sides_at_once_in_bfloat16():
     maps = multi_scale(network, IMAGE, [1.0, 2.0], True, (4, 4), CPU, True)
     assert seen == [(2, True)] * 2
     assert maps.dtype == torch.float32
+
+
+def test_several_ways_are_each_its_own_and_share_their_looks():
+    ways = [Looks([1.0], False), Looks([0.5, 1.0, 1.5], True), Looks([1.5, 0.5], False)]
+    seen = []
+
+    def network(images):
+        seen.append(tuple(images.shape))
+        return leaning(images)
+
+    found = several(network, IMAGE, ways, (12, 17), CPU, False)
+    assert sorted(seen) == [(2, 3, 6, 8), (2, 3, 12, 17), (2, 3, 18, 26)]
+    for way, maps in zip(ways, found, strict=True):
+        exact = written_out(leaning, IMAGE, way.scales, way.flip, (12, 17))
+        assert torch.allclose(maps, exact, atol=1e-5)
+
+
+def every_other(images: torch.Tensor) -> torch.Tensor:
+    """A network of stride 4 whose cell is the mean of its pixels."""
+    return F.avg_pool2d(images, 4, ceil_mode=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 8), (5, 11), (2, 7)])
+def test_padded_maps_are_cut_from_those_of_the_padded_image(size):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *size)
+    tall, wide = (-(-side // 4) * 4 for side in size)
+    padded = torch.zeros(2, 3, tall, wide)
+    padded[:, :, : size[0], : size[1]] = images
+    whole = F.interpolate(every_other(padded), (tall, wide), mode="bilinear", align_corners=False)
+    found = Padded(every_other, 4)(images)
+    assert torch.equal(found, whole[:, :, : size[0], : size[1]])
+
+
+def test_padding_leaves_what_lies_left_of_it_where_it_was():
+    """A step at column 8 stays there however wide the image is."""
+    for width in (16, 17, 19, 22):
+        images = torch.zeros(1, 3, 8, width)
+        images[..., 8:] = 1
+        row = Padded(every_other, 4)(images)[0, 0, 0]
+        assert row[7] < 0.5 < row[8]
+
+
+@pytest.mark.parametrize(
+    ("length", "side", "overlap", "found"),
+    [
+        (5, 5, 0.5, [0]),
+        (6, 5, 0.0, [0, 1]),
+        (10, 5, 0.0, [0, 5]),
+        (10, 4, 0.5, [0, 2, 4, 6]),
+        (3, 1, 0.9, [0, 1, 2]),
+    ],
+)
+def test_windows_begin_evenly(length, side, overlap, found):
+    assert starts(length, side, overlap) == found
+
+
+@pytest.mark.parametrize("length", [7, 23, 100])
+@pytest.mark.parametrize("overlap", [0.0, 1 / 3, 0.8])
+def test_windows_cover_all_and_overlap_enough(length, overlap):
+    begin = starts(length, 7, overlap)
+    assert (begin[0], begin[-1]) == (0, length - 7)
+    steps = np.diff(begin)
+    assert (steps > 0).all()
+    assert (steps <= max(1, 7 * (1 - overlap)) + 1).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 20), (9, 9), (13, 17)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_windows_are_averaged_where_they_meet(size, overlap):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *size)
+    tall, wide = min(9, size[0]), min(9, size[1])
+    total, seen = torch.zeros(2, 3, *size), torch.zeros(size)
+    for top in starts(size[0], tall, overlap):
+        for left in starts(size[1], wide, overlap):
+            crop = images[:, :, top : top + tall, left : left + wide]
+            maps = F.interpolate(every_other(crop), crop.shape[2:], mode="bilinear")
+            total[:, :, top : top + tall, left : left + wide] += maps
+            seen[top : top + tall, left : left + wide] += 1
+    assert torch.allclose(Windowed(every_other, 9, overlap)(images), total / seen, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 50), (33, 41)])
+def test_images_of_any_size_are_predicted_in_all_ways(size):
+    network = Segmenter(backbones.build("small", 8), "deeplabv2", 4, [1]).eval()
+    probable = torch.nn.Sequential(network, torch.nn.Softmax(1))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    for applied in (probable, Padded(probable, 8), Windowed(Padded(probable, 8), 24, 0.5)):
+        maps = multi_scale(applied, image, [0.5, 1.0, 1.75], True, size, CPU, False)
+        assert maps.shape == (4, *size)
+        assert torch.allclose(maps.sum(0), torch.ones(size), atol=1e-5)

@@ -55,6 +55,10 @@ BUILT = {
         lambda: Segmenter(backbone(), "deeplabv2", 3, [1, 2]),
         described("seg_train", head="deeplabv2", rates=[1, 2]),
     ),
+    "seg_train with more": (
+        lambda: Segmenter(backbone(), "ocr", 3, width=16, dropout=0.1, scales=[0.5]),
+        described("seg_train", head="ocr", rates=None, width=16, dropout=0.1, input_scales=[0.5]),
+    ),
 }
 
 

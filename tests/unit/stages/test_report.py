@@ -86,6 +86,31 @@ def test_a_number_says_what_it_is_on(results):
     assert found["mask"]["how"] == ""
 
 
+def test_other_ways_of_testing_are_rows_of_their_own(results):
+    file = results / "s0/plain/irn/deeplabv2/seg_eval/metrics.json"
+    more = {"miou": 0.65, "scales": [0.5, 1.0], "flip": True, "crf": False}
+    write_json(file, SEG | {"boundary_iou": 0.3, "also": {"wide": more}})
+    scores = report.collect(results)
+    assert "also" not in scores
+    table = report.score_table(scores[scores["stage"] == "seg_eval"])
+    shown = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
+    names = ["plain / irn / deeplabv2", "plain / irn / deeplabv2, wide"]
+    assert [row["experiment"] for row in shown] == names
+    assert [row["mIoU"] for row in shown] == ["60.0", "65.0"]
+    assert shown[1]["how"] == "2 scales, flip, no CRF"
+    assert shown[0]["boundary"] == "30.0"
+
+
+def test_a_single_seed_tells_its_interval_over_images(results):
+    file = results / "s0/plain/irn/deeplabv2/seg_eval/metrics.json"
+    bounds = {"miou_low": 0.581, "miou_high": 0.62}
+    write_json(file, SEG | bounds)
+    assert rows(results)["segmentation"]["how"] == "1 scale, CRF, 58.1 to 62.0 by images"
+    for seed in ("s0", "s1"):
+        write_json(results / seed / "plain/cam_eval/metrics.json", CAM | bounds)
+    assert "by images" not in rows(results)["CAM"]["how"]
+
+
 def test_instances_are_scored_by_ap(results):
     row = rows(results)["instances"]
     assert row["AP50"] == "30.0"

@@ -8,10 +8,11 @@ from fbr.datasets.prepared import Entry, Prepared, write_index
 from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.maps import Maps
+from fbr.losses.segmentation import cross_entropy
 from fbr.masks.instances import decode
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.params import IrnInfer
+from fbr.params import IrnInfer, LossOptions
 from fbr.stages.irn_infer import refine
 from fbr.stages.overlays import cam_tile
 from fbr.stages.seg_train import SegmentationTask
@@ -30,6 +31,22 @@ def test_a_segmentation_task_gives_the_losses_it_is_told_to():
     }
     with pytest.raises(Refusal, match=r"loss: found 'cross_entropi', .* mean 'cross_entropy'\?"):
         SegmentationTask(network, "cross_entropi")
+
+
+def test_every_output_of_a_segmenter_has_its_losses():
+    network = Segmenter(backbones.build("small", 8), "ocr", 3, width=8, scales=[0.5])
+    torch.manual_seed(0)
+    batch = {"image": torch.randn(2, 3, 16, 24), "mask": torch.ones(2, 16, 24).byte()}
+    task = SegmentationTask(network, "cross_entropy", LossOptions(aux=0.25, grid="logits"))
+    network.eval()
+    losses = task(batch)
+    ends = {"": (2, 3), "_x1": (2, 3), "_x1_aux": (2, 3), "_x0.5": (1, 2), "_x0.5_aux": (1, 2)}
+    assert {n: int(count) for n, (_, count) in losses.items()} == {
+        f"cross_entropy{end}": 2 * h * w for end, (h, w) in ends.items()
+    }
+    logits = network.outputs(batch["image"])["x0.5_aux"]
+    exact, _ = cross_entropy(logits, torch.ones(2, 1, 2))
+    assert losses["cross_entropy_x0.5_aux"][0].item() == pytest.approx(0.25 * exact.item())
 
 
 def test_targets_of_a_detector_are_boxes_labels_and_masks():

@@ -1,0 +1,122 @@
+"""seg_eval: what is predicted and scored, and in which ways."""
+
+import numpy as np
+import pytest
+import torch
+
+from fbr.files import pictures, weights
+from fbr.files.tables import read_json, write_json
+from fbr.metrics.scores import Scores
+from fbr.nets import backbones
+from fbr.nets.heads import Segmenter
+from fbr.params import SegEval, Way, Windows
+from fbr.stages import seg_eval, segmenting
+from fbr.stages.training import describe
+from fbr.track import Run
+
+PLAIN = SegEval(split="train", scales=[1.0], flip=True, crf=None)
+
+
+@pytest.fixture
+def evaluation(job):
+    """A job of seg_eval over a network that has learnt nothing, and truth to compare with."""
+    made = job("seg_train")
+    torch.manual_seed(0)
+    numbers = made.numbers
+    network = Segmenter(backbones.build("small", 8), numbers.head, 3, numbers.rates)
+    weights.write(made.out("model"), network)
+    write_json(made.out("model.json"), describe(made))
+    rng = np.random.default_rng(0)
+    for entry in made.data.entries:
+        mask = rng.integers(0, 3, (entry.height, entry.width), np.uint8)
+        pictures.write_mask(made.workspace.root / "data/toy/masks" / f"{entry.id}.png", mask)
+
+    def evaluation(numbers: SegEval):
+        made = job("seg_eval")
+        made.__dict__["numbers"], made.run = numbers, Run(0)
+        return made
+
+    return evaluation
+
+
+def predictions(job) -> dict[str, np.ndarray]:
+    return {f.stem: pictures.read_mask(f) for f in sorted(job.out("pred").glob("*.png"))}
+
+
+def test_predictions_are_of_the_images_size_and_scored(evaluation):
+    job = evaluation(PLAIN)
+    seg_eval.run(job)
+    scores = Scores(3)
+    for entry in job.data.split("train"):
+        mask = predictions(job)[entry.id]
+        assert mask.shape == (entry.height, entry.width)
+        scores.update(mask, job.data.mask(entry))
+    metrics = read_json(job.out("metrics.json"))
+    assert metrics == scores.metrics() | {
+        "split": "train",
+        "images": 2,
+        "scales": [1.0],
+        "flip": True,
+        "crf": False,
+    }
+
+
+def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
+    job = evaluation(PLAIN)
+    seg_eval.run(job)
+    alone, kept = read_json(job.out("metrics.json")), predictions(job)
+    crf = job.params.data["voc"].submit.crf
+    also = {
+        "single": Way(scales=[1.0], flip=False, crf=None),
+        "full": Way(scales=[0.5, 1.0, 1.5], flip=True, crf=crf),
+    }
+    job = evaluation(PLAIN.model_copy(update={"also": also}))
+    seg_eval.run(job)
+    together = read_json(job.out("metrics.json"))
+    found = together.pop("also")
+    assert together == alone
+    assert all(np.array_equal(mask, kept[name]) for name, mask in predictions(job).items())
+    for name, way in also.items():
+        job = evaluation(SegEval(split="train", **way.model_dump()))
+        seg_eval.run(job)
+        assert found[name] == {
+            k: v for k, v in read_json(job.out("metrics.json")).items() if k in found[name]
+        }
+        assert (found[name]["scales"], found[name]["crf"]) == (way.scales, way.crf is not None)
+
+
+def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation, monkeypatch):
+    numbers = PLAIN.model_copy(update={"also": {"b": Way(scales=[0.5], flip=False, crf=None)}})
+    written, real = [], segmenting.pictures.write_mask
+
+    def write(path, mask):
+        if len(written) == 3:  # the second image has one way, and lacks the other
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmenting.pictures, "write_mask", write)
+        with pytest.raises(KeyboardInterrupt):
+            seg_eval.run(evaluation(numbers))
+    looked, several = [], segmenting.several
+
+    def look(network, image, *more):
+        looked.append(image.shape[:2])
+        return several(network, image, *more)
+
+    monkeypatch.setattr(segmenting, "several", look)
+    job = evaluation(numbers)
+    seg_eval.run(job)
+    assert looked == [(32, 50)]
+    assert sorted(predictions(job)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"pad": True}, {"windows": Windows(side=24)}, {"pad": True, "windows": {"side": 24}}]
+)
+def test_padding_and_windows_still_fill_the_image(evaluation, change):
+    job = evaluation(SegEval(**PLAIN.model_dump() | change))
+    seg_eval.run(job)
+    sizes = {e.id: (e.height, e.width) for e in job.data.split("train")}
+    assert {name: mask.shape for name, mask in predictions(job).items()} == sizes
