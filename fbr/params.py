@@ -270,6 +270,7 @@ class Training(Strict):
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
+    bias_lr: Positive | None = None  # biases of convolutions: times their lr, and without decay
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative
     power: NotNegative  # of the poly schedule; 0 keeps the learning rate constant

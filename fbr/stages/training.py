@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,12 +125,6 @@ def train(
     weights are written, if not all. finish: last touches to them.
     """
     numbers: Training = job.numbers
-    new = [p for head in heads for p in head.parameters()]
-    known = {id(p) for p in new}
-    groups = [
-        {"params": [p for p in network.parameters() if id(p) not in known], "lr": numbers.lr},
-        {"params": new, "lr": numbers.head_lr},
-    ]
     upkeep = Upkeep(
         name=job.stage,
         state=job.state,
@@ -146,13 +141,33 @@ def train(
         count / 1e6,
         processes.device,
     )
-    history = fit(network, groups, source, numbers, job.seed, processes, upkeep)
+    history = fit(
+        network, groups(network, heads, numbers), source, numbers, job.seed, processes, upkeep
+    )
     if not processes.first:
         return
     finish()
     weights.write(job.out("model"), kept or network)
     write_json(job.out("model.json"), describe(job))
     write_csv(job.out("history"), history)
+
+
+def groups(network: nn.Module, heads: list[nn.Module], numbers: Training) -> list[dict[str, Any]]:
+    """Parameters with their learning rates; biases apart, as Caffe has them, if asked for."""
+    new = [p for head in heads for p in head.parameters()]
+    known = {id(p) for p in new}
+    rest = [p for p in network.parameters() if id(p) not in known]
+    found = [{"params": rest, "lr": numbers.lr}, {"params": new, "lr": numbers.head_lr}]
+    if numbers.bias_lr is None:
+        return found
+    biases = {id(m.bias) for m in network.modules() if isinstance(m, nn.Conv2d)}
+    apart = []
+    for group in found:
+        lr, own = group["lr"], group["params"]
+        apart.append({"params": [p for p in own if id(p) not in biases], "lr": lr})
+        own = [p for p in own if id(p) in biases]
+        apart.append({"params": own, "lr": numbers.bias_lr * lr, "weight_decay": 0.0})
+    return apart
 
 
 def describe(job: Job) -> dict:

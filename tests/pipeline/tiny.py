@@ -35,9 +35,10 @@ def shrink(blocks: dict, **prepare: int) -> None:
 
 
 def recipes(blocks: dict) -> list[dict]:
-    """The toy recipe of every variant."""
+    """The toy recipe of every variant that has one."""
     sections = [blocks[axis] for axis in ("cam", "mask", "seg", "inst")]
-    return [variant["toy"] for section in sections for variant in section.values()]
+    variants = [variant for section in sections for variant in section.values()]
+    return [variant["toy"] for variant in variants if "toy" in variant]
 
 
 def instances(folder: Path) -> list[tuple[str, dict[str, str]]]:

@@ -106,6 +106,16 @@ def test_a_wrong_type_is_refused(where, value, said):
         ("data.toy.submit.scales", [], "found []: List should have at least 1 item"),
         ("data.toy.submit.scales", [0], ".0: found 0: Input should be greater than 0"),
         ("seg.deeplabv2.toy.seg_train.rates", [], "found []: List should have at least 1 item"),
+        (
+            "seg.lal.toy.seg_train.loss_options.pool.window",
+            4,
+            "window 4 has no centre, expected an odd number",
+        ),
+        (
+            "seg.lal.toy.seg_train.loss_options.power",
+            0.5,
+            "found 0.5: Input should be greater than or equal to 1",
+        ),
         ("inst.maskrcnn.toy.wsis_train.anchors", [], "found []: List should have at least 1 item"),
         ("seed.s0", -1, "found -1: Input should be greater than or equal to 0"),
         ("machine.checkpoint_minutes", 0, "found 0: Input should be greater than 0"),
@@ -113,7 +123,7 @@ def test_a_wrong_type_is_refused(where, value, said):
 )
 def test_a_value_out_of_range_is_refused(where, value, said):
     found = refusal(where, value)
-    assert found.startswith(where.removesuffix(".long_side"))
+    assert found.startswith(where.removesuffix(".long_side").removesuffix(".window"))
     assert said in found
 
 
@@ -137,7 +147,7 @@ def test_a_value_out_of_range_is_refused(where, value, said):
         ("run.base", ["amn"], "'amn', expected one of plain, plain_fbr, "),
         (f"{TRAIN}.method", "plian", "'plian', expected one of plain, "),
         (f"{TRAIN}.network.name", "smal", "'smal', expected one of small, mobilenet_v2, resnet50"),
-        ("seg.deeplabv2.voc.seg_train.head", "deeplab", "'deeplab', expected one of deeplabv2, d"),
+        ("seg.deeplabv2.voc.seg_train.head", "deeplab", "'deeplab', expected one of deeplabv1, d"),
         ("seg.deeplabv2.toy.seg_train.loss", "entropy", "'entropy', expected one of cross_entropy"),
         ("inst.maskrcnn.toy.wsis_train.head", "maskrcn", "'maskrcn', expected one of maskrcnn. D"),
         ("run.mask", ["crf", "crf"], "['crf', 'crf'], expected each name once"),

@@ -12,12 +12,14 @@ from fbr.losses.segmentation import cross_entropy
 from fbr.masks.instances import decode
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.params import IrnInfer, LossOptions
+from fbr.params import IrnInfer, LossOptions, load
 from fbr.stages.irn_infer import refine
+from fbr.stages.networks import segmenter
 from fbr.stages.overlays import cam_tile
 from fbr.stages.seg_train import SegmentationTask
 from fbr.stages.wsis_eval import ground_truth
 from fbr.stages.wsis_train import target
+from tests.checkout import ROOT
 
 
 def test_a_segmentation_task_gives_the_losses_it_is_told_to():
@@ -47,6 +49,20 @@ def test_every_output_of_a_segmenter_has_its_losses():
     logits = network.outputs(batch["image"])["x0.5_aux"]
     exact, _ = cross_entropy(logits, torch.ones(2, 1, 2))
     assert losses["cross_entropy_x0.5_aux"][0].item() == pytest.approx(0.25 * exact.item())
+
+
+TOY = [name for name, recipes in load(ROOT / "params.yaml").seg.items() if "toy" in recipes]
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_every_recipe_of_the_toy_world_learns_in_all_its_parts(job, name):
+    numbers = job("seg_train", seg=name).numbers
+    network = segmenter(backbones.build("small", 8), numbers.model_dump(), 7)
+    task = SegmentationTask(network, numbers.loss, numbers.loss_options).train()
+    mask = torch.randint(0, 7, (2, 4, 6)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    losses = task({"image": torch.randn(2, 3, 32, 48), "mask": mask.byte()})
+    sum(total / count for total, count, *_ in losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
 
 
 def test_targets_of_a_detector_are_boxes_labels_and_masks():

@@ -168,3 +168,20 @@ def test_an_example_is_what_a_network_takes(job):
     assert example.shape == (1, 3, 40, 36)
     assert example.dtype == np.float32
     assert example.flags.c_contiguous
+
+
+@pytest.mark.parametrize("factor", [None, 2.0])
+def test_biases_of_convolutions_can_learn_faster_and_without_decay(job, factor):
+    head = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    body = torch.nn.Conv2d(4, 3, 1)
+    network = torch.nn.Sequential(body, head, torch.nn.Conv2d(4, 2, 1, bias=False))
+    update = {"lr": 0.1, "head_lr": 1.0, "bias_lr": factor}
+    found = training.groups(network, [head], job("seg_train").numbers.model_copy(update=update))
+    rates = {id(p): g["lr"] for g in found for p in g["params"]}
+    decayed = {id(p): "weight_decay" not in g for g in found for p in g["params"]}
+    assert rates.keys() == {id(p) for p in network.parameters()}
+    for conv, lr in ((body, 0.1), (head[0], 1.0)):
+        assert (rates[id(conv.weight)], rates[id(conv.bias)]) == (lr, (factor or 1) * lr)
+        assert (decayed[id(conv.weight)], decayed[id(conv.bias)]) == (True, factor is None)
+    assert rates[id(head[1].bias)] == 1.0
+    assert found[0]["lr"] == 0.1
