@@ -54,7 +54,7 @@ def segment(loss: str = "cross_entropy", options: LossOptions = PLAIN) -> nn.Mod
 
 def segment_adaptively() -> nn.Module:
     pool = LocalPool(window=3, sigma=1.0)
-    return segment("balanced_cross_entropy", LossOptions(pool=pool, power=2.0))
+    return segment("cross_entropy", LossOptions(pool=pool, power=2.0))
 
 
 def background(channels: int, **changes) -> Background:
