@@ -7,7 +7,8 @@ import torch
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
-from fbr.masks.walk import affinities, random_walk
+from fbr.masks.affinity import edge_to_affinity
+from fbr.masks.walk import diagonals, random_walk
 
 HEIGHT, WIDTH, MAPS = 47, 63, 2
 BETA, EXP_TIMES, RADIUS = 10, 8, 5
@@ -24,7 +25,8 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def dense_walk(cam: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """Square the whole transition matrix, as the published code does."""
-    offsets, values = affinities(torch.from_numpy(edge), BETA, RADIUS)
+    affinity = edge_to_affinity(torch.from_numpy(edge)[None, None], RADIUS)[0].numpy()
+    offsets, values = diagonals(affinity**BETA, RADIUS)
     below = sparse.dia_array((values, -offsets), shape=(edge.size,) * 2)
     below = torch.from_numpy(below.toarray()).float()
     matrix = below + below.T + torch.eye(edge.size)

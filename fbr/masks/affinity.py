@@ -1,4 +1,4 @@
-"""Semantic affinity of neighbouring pixels read off a class boundary map (IRN, CVPR 2019)."""
+"""Semantic affinity of neighbouring pixels, from boundaries (IRN) or from features (PSA)."""
 
 from collections.abc import Callable
 from functools import cache
@@ -63,6 +63,19 @@ def edge_to_affinity(edge: Tensor, radius: int) -> Tensor:
     boundary = _shifted(edge.squeeze(1), reach, fill=1.0)
     strongest = [torch.stack([boundary(*step) for step in path]).max(0).values for path in paths]
     return 1 - torch.stack(strongest, dim=1)
+
+
+def feature_affinity(features: Tensor, radius: int) -> Tensor:
+    """Return exp(-mean |difference| over channels) of each pair (PSA, CVPR 2018).
+
+    features: (B, C, h, w), any values. Result: (B, P, h, w) in 0..1, as `edge_to_affinity` has it;
+    one displacement at a time, for all at once would take P times the memory of the features.
+    """
+    displacements, _, reach = path_index(radius)
+    # Infinitely far from any feature: such a pair's affinity and its gradient are exactly 0.
+    second = _shifted(features, reach, fill=float("inf"))
+    apart = [(features - second(*step)).abs().mean(1) for step in displacements]
+    return torch.exp(-torch.stack(apart, dim=1))
 
 
 def pair_difference(field: Tensor, radius: int) -> Tensor:

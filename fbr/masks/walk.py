@@ -1,4 +1,4 @@
-"""Random walk that spreads class scores up to the class boundaries (IRN, CVPR 2019)."""
+"""Random walk that spreads class scores over affinities (PSA, CVPR 2018; IRN, CVPR 2019)."""
 
 import math
 
@@ -20,29 +20,42 @@ def random_walk(
     """Return (cam * (1 - edge)) T^(2^exp_times), (k, h, w) float32.
 
     cam: (k, h, w), any k including 0. edge: (h, w) boundary map in 0..1.
-    T[i, j] = a_ij^beta / sum_i a_ij^beta over the pixels i closer than `radius` to j, with a_jj = 1
-    and a_ij = 1 - the strongest boundary between them. Columns sum to one: with a row of scores on
-    its left each step replaces a score by a weighted mean of its neighbourhood, the paper's
-    S^-1 A with a column of scores on its right. So a map stays inside its initial range.
+    T is that of `spread`, with a_ij = 1 - the strongest boundary between two pixels.
     """
     edge = torch.as_tensor(edge, dtype=torch.float32)
-    start = (cam * (1 - edge.numpy())).astype(np.float64).reshape(len(cam), edge.numel())
-    step = _Step(*affinities(edge, beta, radius), start.shape)
+    affinity = edge_to_affinity(edge[None, None], radius)[0].numpy()
+    return spread(cam * (1 - edge.numpy()), affinity, beta, exp_times, radius)
+
+
+def spread(
+    scores: np.ndarray, affinity: np.ndarray, beta: float, exp_times: int, radius: int
+) -> np.ndarray:
+    """Return scores T^(2^exp_times), (k, h, w) float32.
+
+    scores: (k, h, w), any k including 0. affinity: a of each pair in 0..1, (P, h, w) as
+    `edge_to_affinity` and `feature_affinity` give it.
+    T[i, j] = a_ij^beta / sum_i a_ij^beta over the pixels i closer than `radius` to j, a_jj = 1.
+    Columns sum to one: with a row of scores on its left each step replaces a score by a weighted
+    mean of its neighbourhood, the paper's S^-1 A with a column of scores on its right. So a map
+    stays inside its initial range, and a constant one stays as it is.
+    """
+    start = scores.astype(np.float64).reshape(len(scores), math.prod(scores.shape[1:]))
+    step = _Step(*diagonals(affinity**beta, radius), start.shape)
     # Single precision would lose four digits to the expansion, whose terms cancel.
     # T is similar to a symmetric matrix with eigenvalues in [-1, 1], where x^n is nearly a
     # polynomial of a degree near √n: 78 steps do the work of 256.
     weights = chebyshev(2**exp_times)
     before, now = start, step(start)
-    spread = weights[0] * before + (weights[1] * now if len(weights) > 1 else 0)
+    total = weights[0] * before + (weights[1] * now if len(weights) > 1 else 0)
     for weight in weights[2:]:
         after = step(now)
         after *= 2
         after -= before
         before, now = now, after
         if weight:
-            spread += weight * now
+            total += weight * now
     lowest, highest = start.min(1, keepdims=True), start.max(1, keepdims=True)
-    return spread.clip(lowest, highest).astype(np.float32).reshape(cam.shape)
+    return total.clip(lowest, highest).astype(np.float32).reshape(scores.shape)
 
 
 class _Step:
@@ -81,20 +94,20 @@ def chebyshev(power: int) -> list[float]:
     return weights
 
 
-def affinities(edge: torch.Tensor, beta: float, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Affinities ^ beta of an edge (h, w): offsets (m,) > 0 and values (m, hw).
+def diagonals(affinity: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Affinities (P, h, w) by distance in reading order: offsets (m,) > 0 and values (m, hw).
 
-    values[m, j] is that of pixel j and pixel j + offsets[m], in reading order.
+    values[m, j] is that of pixel j and pixel j + offsets[m].
     """
-    affinity = edge_to_affinity(edge[None, None], radius)[0].numpy() ** beta
-    steps = np.array(path_index(radius).displacements) @ (edge.shape[1], 1)
-    affinity = affinity.reshape(len(steps), -1)
+    count = math.prod(affinity.shape[1:])
+    steps = np.array(path_index(radius).displacements) @ (affinity.shape[2], 1)
+    affinity = affinity.reshape(len(steps), -1).copy()
     # In a map narrower than the neighbourhood, two displacements can share a diagonal, and one can
     # go back in reading order: then the pair is counted from its other pixel.
     for row in np.flatnonzero(steps < 0):
         affinity[row] = np.roll(affinity[row], steps[row])
     offsets, which = np.unique(abs(steps), return_inverse=True)
-    values = np.zeros((len(offsets), edge.numel()))
+    values = np.zeros((len(offsets), count))
     np.add.at(values, which, affinity)
-    inside = (offsets > 0) & (offsets < edge.numel())
+    inside = (offsets > 0) & (offsets < count)
     return offsets[inside], values[inside]

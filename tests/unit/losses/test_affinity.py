@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from fbr.losses.affinity import affinity_losses, displacement_losses
-from fbr.masks.affinity import edge_to_affinity, pair_difference, pair_labels, path_index
+from fbr.masks.affinity import (
+    edge_to_affinity,
+    feature_affinity,
+    pair_difference,
+    pair_labels,
+    path_index,
+)
 from tests.reference import affinity as twin
+from tests.reference import psa
 
 
 def parts(edge, field, labels, radius):
@@ -71,3 +78,14 @@ def test_a_field_that_points_at_one_spot_costs_nothing():
     assert on_object["displacement_fg"][0] == pytest.approx(0, abs=1e-5)
     elsewhere = parts(torch.rand(1, 1, 6, 9), field, torch.zeros(1, 6, 9, dtype=torch.long), 4)
     assert elsewhere["displacement_bg"][0] > 1
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, (6, 7)), (2, (5, 5)), (1, (1, 1)), (2, (1, 6))])
+@pytest.mark.parametrize("values", [[0, 1, 2, 255], [0], [3], [255]])
+def test_total_over_features_equals_the_twin(batch, size, values):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(batch, 3, *size, generator=generator)
+    labels = torch.tensor(values)[torch.randint(len(values), (batch, *size), generator=generator)]
+    found = total(affinity_losses(feature_affinity(features, 3), *pair_labels(labels, 3)))
+    expected = psa.total_loss(features.tolist(), labels.tolist(), 3)
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from fbr.masks.affinity import edge_to_affinity, pair_difference, pair_labels, path_index
+from fbr.masks.affinity import (
+    edge_to_affinity,
+    feature_affinity,
+    pair_difference,
+    pair_labels,
+    path_index,
+)
 from tests.reference import affinity as twin
+from tests.reference import psa
 
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (9, 8)]
 
@@ -113,3 +120,24 @@ def test_pair_difference_is_first_minus_second():
     for (y, x), (dy, dx) in twin.pairs(5, 7, 3):
         found = difference[:, :, steps.index((dy, dx)), y, x]
         torch.testing.assert_close(found, field[:, :, y, x] - field[:, :, y + dy, x + dx])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("radius", "channels"), [(2, 1), (5, 3)])
+def test_affinity_of_features_equals_the_twin_and_is_zero_outside(size, radius, channels):
+    features = torch.randn(2, channels, *size)
+    steps = path_index(radius).displacements
+    expected = torch.zeros(2, len(steps), *size)
+    for image in range(2):
+        for (y, x), step in twin.pairs(*size, radius):
+            value = psa.affinity(features[image].numpy(), (y, x), step)
+            expected[image, steps.index(step), y, x] = value
+    torch.testing.assert_close(feature_affinity(features, radius), expected)
+
+
+def test_equal_features_are_one_and_gradients_are_finite_at_the_border():
+    features = torch.full((1, 4, 5, 6), 3.0, requires_grad=True)
+    affinity = feature_affinity(features, 3)
+    assert torch.equal(affinity[0] == 1, inside(5, 6, 3))
+    (affinity.sum() - torch.log(1 + 1e-5 - affinity).sum()).backward()
+    assert features.grad.isfinite().all()

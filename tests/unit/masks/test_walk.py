@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fbr.masks.walk import random_walk
+from fbr.masks.affinity import path_index
+from fbr.masks.walk import random_walk, spread
 from tests.reference import walk as twin
 
 RNG = np.random.default_rng(0)
@@ -63,3 +64,12 @@ def test_a_torch_boundary_serves_and_inputs_stay():
     )
     np.testing.assert_array_equal(cam, cam_before)
     np.testing.assert_array_equal(edge, edge_before)
+
+
+def test_a_constant_map_stays_over_any_affinities_and_these_stay_too():
+    pairs = len(path_index(3).displacements)
+    affinity = RNG.random((pairs, 7, 9), np.float32)
+    before = affinity.copy()
+    constant = np.full((2, 7, 9), 0.27, np.float32)
+    np.testing.assert_allclose(spread(constant, affinity, 8, 6, 3), constant, rtol=1e-5)
+    np.testing.assert_array_equal(affinity, before)
