@@ -12,6 +12,7 @@ from fbr.errors import NO_ROOM, Refusal, nearest
 from fbr.workspace import PATHS, Workspace, axes_of
 
 TOOLS = {
+    "check-submission": "check an archive for the test server, of this project or of another",
     "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",
@@ -65,13 +66,13 @@ def _dispatch(argv: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
-    module = importlib.import_module(f"fbr.{chosen.command}")
+    module = importlib.import_module(f"fbr.{chosen.command.replace('-', '_')}")
     return module.main(argv[1:], Workspace(root))
 
 
 def _overview() -> argparse.ArgumentParser:
-    lines = [f"  {name:<11} {', '.join(axes_of(name))}" for name in PATHS]
-    tools = [f"  {name:<11} {text}" for name, text in TOOLS.items()]
+    lines = [f"  {name:<17} {', '.join(axes_of(name))}" for name in PATHS]
+    tools = [f"  {name:<17} {text}" for name, text in TOOLS.items()]
     parser = argparse.ArgumentParser(
         prog="fbr",
         formatter_class=argparse.RawDescriptionHelpFormatter,
