@@ -16,6 +16,7 @@ TOOLS = {
     "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",
+    "segment": "cut photographs into regions of like colours, without a network",
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
     "tables": "set what was measured beside what was published, from the results that are there",

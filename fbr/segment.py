@@ -1,0 +1,67 @@
+"""`fbr segment`: cut photographs into regions of like colours; needs no network and no labels."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fbr.errors import Refusal
+from fbr.files import pictures
+from fbr.masks.superpixels import Growing, grow, over_segment
+from fbr.show import overlays
+from fbr.workspace import Workspace
+
+MOST = 254  # regions that an 8-bit picture numbers, beside 0 and void
+LONG_SIDE = 1000  # pixels that are looked at; larger photographs are shrunk for it
+
+
+def main(argv: list[str], workspace: Workspace) -> int:
+    """Write <name>_regions.png, regions numbered from 1, and <name>_overlay.jpg of each image."""
+    parser = argparse.ArgumentParser(prog="fbr segment", description=main.__doc__)
+    parser.add_argument("images", nargs="+", help="photographs")
+    parser.add_argument("--regions", type=int, default=1, help="end at so few (default: 1)")
+    parser.add_argument("--least", type=float, default=0.9, help="or at this likeness (0.9)")
+    parser.add_argument("--superpixels", type=int, default=400, help="begin with so many (400)")
+    parser.add_argument("--out", help="folder to write to (default: beside each image)")
+    asked = parser.parse_args(argv)
+    if not 1 <= asked.regions <= MOST or asked.superpixels < 1:
+        raise Refusal(
+            f"found --regions {asked.regions} --superpixels {asked.superpixels}, expected regions "
+            f"from 1 to {MOST} and superpixels from 1"
+        )
+    images = [Path(image) for image in asked.images]
+    bases = [Path(asked.out or image.parent) / image.stem for image in images]
+    if len(set(bases)) < len(bases):
+        raise Refusal("two images have one name, their regions would meet; run them one by one")
+    for path, base in zip(images, bases, strict=True):
+        image = pictures.read_image(path)
+        superpixels, regions = segment(image, asked.superpixels, asked.regions, asked.least)
+        mask, overlay = (Path(f"{base}{end}") for end in ("_regions.png", "_overlay.jpg"))
+        pictures.write_mask(mask, regions)
+        pictures.write_jpeg(overlay, overlays.mask_overlay(image, regions))
+        print(
+            f"{path}: {image.shape[1]}×{image.shape[0]}, {superpixels} superpixels in "
+            f"{regions.max()} regions: {mask.name}, {overlay.name}"
+        )
+    return 0
+
+
+def segment(
+    image: np.ndarray, superpixels: int, regions: int, least: float
+) -> tuple[int, np.ndarray]:
+    """Return how many superpixels there were, and regions (H, W) uint8 from 1 to at most 254.
+
+    image: (H, W, 3) uint8. Merging ends at `regions`, or below `least` if that leaves few enough.
+    """
+    height, width = image.shape[:2]
+    scale = min(1, LONG_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    begun = over_segment(small, superpixels)
+    found = grow(small, begun, Growing(), regions, least)
+    if found.max() >= MOST:
+        found = grow(small, begun, Growing(), MOST)
+    numbered = Image.fromarray((found + 1).astype(np.uint8))
+    full = np.asarray(numbered.resize((width, height), Image.Resampling.NEAREST))
+    return int(begun.max()) + 1, full
