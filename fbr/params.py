@@ -459,19 +459,63 @@ class IrnInfer(Strict):
     threshold: Share
 
 
+class PsaTrain(Training):
+    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in pixels of the coarse map
+    width: Count  # channels kept of the first of three levels
+
+
+class PsaInfer(Strict):
+    beta: Positive
+    exp_times: Annotated[int, Field(ge=0, le=12)]
+    radius: Annotated[int, Field(ge=2)]
+    threshold: Share  # the background's score, the same everywhere
+
+
+class SuperpixelRefine(Strict):
+    """The numbers of `fbr.masks.superpixels`, and how its regions are labelled."""
+
+    superpixels: Count  # about so many to begin with
+    compactness: Positive
+    sigma: NotNegative  # pixels that SLIC smooths over
+    scales: Annotated[int, Field(ge=0, le=4)]  # rings of neighbours that count as content, too
+    border: Count  # pixels from a common border that count as near it
+    border_share: Share  # ω, beside the content
+    small_first: NotNegative  # η
+    regions: Count  # merging ends at so few,
+    least: float  # or where no priority reaches this
+    threshold: Share  # the background's score
+    margin: Share  # by which the best score of a region must lead, else it is void
+
+
+class CamCut(Strict):
+    threshold: Share
+
+
 class MaskBlock(Strict):
+    """One way to make masks: the stage, or the two stages, that write them."""
+
     crf_refine: CrfRefine | None = None
     irn_train: IrnTrain | None = None
     irn_infer: IrnInfer | None = None
+    psa_train: PsaTrain | None = None
+    psa_infer: PsaInfer | None = None
+    superpixel_refine: SuperpixelRefine | None = None
+    cam_cut: CamCut | None = None
 
     @model_validator(mode="after")
     def _one_maker(self) -> "MaskBlock":
-        if self.crf_refine and (self.irn_train or self.irn_infer):
+        found = [stage for stage, block in self if block]
+        if len({stage.partition("_")[0] for stage in found}) > 1:
             raise ValueError(
-                "'crf_refine' and 'irn_train' in one block would write the same masks; "
+                f"{' and '.join(map(repr, found))} in one block would write the same masks; "
                 "give each a block of its own"
             )
         return self
+
+    @property
+    def threshold(self) -> float:
+        """The background's score, of whichever stage writes the masks."""
+        return next(block.threshold for _, block in self if hasattr(block, "threshold"))
 
 
 class LocalPool(Strict):
@@ -556,6 +600,9 @@ class Run(Strict):
     cam: list[Name]
     crf: list[Name]
     irn: list[Name]
+    psa: list[Name]
+    superpixel: list[Name]
+    cut: list[Name]
     mask: list[Name]
     seg: list[Name]
     inst: list[Name]
@@ -652,7 +699,15 @@ class Params(Strict):
 
 
 # Lists under `run:` that hold a part of their section: the blocks that have a recipe for a stage.
-MAKERS = {"base": "cam_train", "amn": "amn_train", "crf": "crf_refine", "irn": "irn_infer"}
+MAKERS = {
+    "base": "cam_train",
+    "amn": "amn_train",
+    "crf": "crf_refine",
+    "irn": "irn_infer",
+    "psa": "psa_infer",
+    "superpixel": "superpixel_refine",
+    "cut": "cam_cut",
+}
 SECTION = {
     stage: axis
     for axis, block in {

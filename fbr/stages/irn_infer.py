@@ -16,7 +16,7 @@ from fbr.params import IrnInfer
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
-from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
+from fbr.stages.overlays import track_masks
 from fbr.train.processes import device
 
 
@@ -44,12 +44,7 @@ def run(job: Job) -> None:
     merged = [record for e in entries for record in read_json(found / f"{e.id}.json")]
     write_json(job.out("instances.json"), merged)
     masks.finish()
-
-    def tiles(entry: Entry) -> Tiles:
-        mask = pictures.read_mask(job.out("masks") / f"{entry.id}.png")
-        return mask_tiles(job, entry, mask, job.axes["mask"])
-
-    track_overlays(job, entries, tiles)
+    track_masks(job, entries)
 
 
 @torch.inference_mode()

@@ -2,12 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fbr.datasets.prepared import VOID, Entry, Prepared
-from fbr.datasets.transforms import NEAREST
+from fbr.datasets.prepared import Entry, Prepared
 from fbr.losses.affinity import affinity_losses, displacement_losses
-from fbr.masks.affinity import edge_to_affinity, pair_difference, pair_labels, path_index
+from fbr.masks.affinity import edge_to_affinity, pair_difference, path_index
 from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.stages import training
@@ -26,8 +24,7 @@ class AffinityTask(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """image (B, 3, H, W), seeds (B, H, W) → IRN's affinity and displacement losses."""
         edge, displacement = self.network(batch["image"])
-        seeds = F.interpolate(batch["seeds"][:, None].float(), edge.shape[2:], mode="nearest-exact")
-        pairs = pair_labels(seeds[:, 0].long(), self.radius)
+        pairs = training.pairs(batch["seeds"], edge, self.radius)
         affinity = edge_to_affinity(edge.float().sigmoid(), self.radius)
         difference = pair_difference(displacement.float(), self.radius)
         ways = torch.tensor(path_index(self.radius).displacements, device=edge.device)
@@ -44,12 +41,7 @@ def run(job: Job) -> None:
     with joined(job.threads) as processes:
         backbone = training.backbone(job, numbers.network)
         task = AffinityTask(AffinityNet(backbone, backbone.channels, numbers.width), numbers.radius)
-        source = training.images(
-            job,
-            entries,
-            lambda s, cut: {"seeds": cut.apply(s["seeds"], NEAREST, VOID)},
-            lambda entry: {"seeds": job.data.ids(seeds / f"{entry.id}.png", entry)},
-        )
+        source = training.seeded(job, entries, seeds)
         inputs = [job.path("prepare", "index"), seeds, job.path("cam_train", "model")]
 
         def centre() -> None:

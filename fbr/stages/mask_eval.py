@@ -39,14 +39,14 @@ def score(job: Job, folder: Path, entries: list[Entry]) -> None:
         scores.update(mask, target, entry.id)
     per_class = named(scores.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
-    makers = job.params.mask[job.axes["mask"]][job.axes["data"]]
+    block = job.params.mask[job.axes["mask"]][job.axes["data"]]
     metrics = {
         **scores.metrics(),
         "split": job.numbers.split,
         "images": len(entries),
-        "threshold": (makers.crf_refine or makers.irn_infer).threshold,
+        "threshold": block.threshold,
         "threshold_choice": "fixed",
-        "crf": makers.crf_refine is not None,
+        "crf": block.crf_refine is not None,
     }
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)

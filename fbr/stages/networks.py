@@ -15,6 +15,7 @@ from fbr.nets import backbones
 from fbr.nets.detectors import DETECTORS
 from fbr.nets.heads import Segmenter
 from fbr.nets.irn import AffinityNet
+from fbr.nets.psa import PairFeatures
 from fbr.params import Fbr, check
 
 
@@ -67,6 +68,8 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
                 network = cam_method(method, backbone, classes - 1, options, fbr)
             case "irn_train":
                 network = AffinityNet(backbone, backbone.channels, described["width"])
+            case "psa_train":
+                network = PairFeatures(backbone, backbone.channels, described["width"])
             case "seg_train":
                 network = segmenter(backbone, described, classes)
             case "wsis_train":

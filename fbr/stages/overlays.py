@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fbr.datasets.prepared import Entry, Prepared
+from fbr.files import pictures
 from fbr.show import overlays
 from fbr.stages.job import Job
 
@@ -39,6 +40,16 @@ def instance_tiles(data: Prepared, entry: Entry, records: list[dict]) -> Tiles:
     if data.has("instances", entry):
         tiles.append(("truth", overlays.mask_overlay(image, data.instances(entry))))
     return tiles
+
+
+def track_masks(job: Job, entries: Iterable[Entry]) -> None:
+    """Show the tracking run the masks that this stage wrote."""
+
+    def tiles(entry: Entry) -> Tiles:
+        mask = pictures.read_mask(job.out("masks") / f"{entry.id}.png")
+        return mask_tiles(job, entry, mask, job.axes["mask"])
+
+    track_overlays(job, entries, tiles)
 
 
 def mask_tiles(job: Job, entry: Entry, found: np.ndarray, name: str) -> Tiles:

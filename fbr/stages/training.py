@@ -1,4 +1,4 @@
-"""What the four training stages have in common: weights in, one fit, three files out."""
+"""What the training stages have in common: weights in, one fit, three files out."""
 
 import json
 from collections.abc import Callable
@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fbr.datasets.loader import Decoded, Sample
-from fbr.datasets.prepared import Entry
-from fbr.datasets.transforms import BILINEAR, Geometry, RandomColours, RandomGeometry
+from fbr.datasets.prepared import VOID, Entry
+from fbr.datasets.transforms import (
+    BILINEAR,
+    NEAREST,
+    Geometry,
+    RandomColours,
+    RandomGeometry,
+)
 from fbr.errors import Refusal
 from fbr.files import weights
 from fbr.files.tables import write_csv, write_json
+from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
 from fbr.params import Network, Training
@@ -106,6 +114,22 @@ def images(
         return {"image": image, **draw({**arrays, "index": np.array(index)}, cut)}
 
     return Images([e.id for e in entries], sample)
+
+
+def seeded(job: Job, entries: list[Entry], seeds: Path) -> Images:
+    """Crops of images and of the seeds in this folder, unsure where a crop sticks out."""
+    return images(
+        job,
+        entries,
+        lambda sample, cut: {"seeds": cut.apply(sample["seeds"], NEAREST, VOID)},
+        lambda entry: {"seeds": job.data.ids(seeds / f"{entry.id}.png", entry)},
+    )
+
+
+def pairs(seeds: Tensor, grid: Tensor, radius: int) -> PairLabels:
+    """The pairs of seeds (B, H, W) on the coarser grid of a map (B, C, h, w)."""
+    small = F.interpolate(seeds[:, None].float(), grid.shape[2:], mode="nearest-exact")
+    return pair_labels(small[:, 0].long(), radius)
 
 
 def train(

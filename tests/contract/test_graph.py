@@ -20,8 +20,10 @@ DATA = ("toy", "voc", "coco")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A checkout of the real pipeline with a wide matrix, all datasets included."""
-    run = {"data": [*DATA], "seed": ["s0", "s1"], "seg": ["deeplabv2", "deeplabv3plus"]}
-    run |= {"amn": ["amn"], "cam": ["plain", "amn"], "crf": ["crf", "amn_seeds"]}
+    run = {"data": [*DATA], "seed": ["s0", "s1"], "seg": ["deeplabv2"]}
+    run |= {"amn": ["amn"], "cam": ["plain", "amn"], "crf": ["crf", "amn_seeds", "psa_seeds"]}
+    run |= {"psa": ["psa"], "superpixel": ["superpixel"], "cut": ["none"]}
+    run |= {"mask": ["crf", "irn", "psa", "superpixel", "none"]}
     return checkout.make(tmp_path_factory.mktemp("real"), toy=False, **run)
 
 

@@ -103,7 +103,8 @@ def test_what_starts_quickly_loads_nothing_heavy():
 
 def test_stages_without_a_network_do_without_torch():
     """Seconds at each start; crf_refine pays them once a worker."""
-    stages = ("prepare", "cam_eval", "crf_refine", "mask_eval", "report")
+    stages = ("prepare", "cam_eval", "crf_refine", "superpixel_refine", "cam_cut", "mask_eval")
+    stages += ("report",)
     load = "".join(f"import fbr.stages.{stage}\n" for stage in stages)
     shown = subprocess.run(
         [sys.executable, "-c", f"{load}import sys; print('torch' in sys.modules)"],

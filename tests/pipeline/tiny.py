@@ -13,7 +13,14 @@ from fbr import params, pipeline
 from fbr.workspace import PATHS, Workspace
 from tests import checkout
 
-STEPS = {"cam_train": 12, "amn_train": 6, "irn_train": 6, "seg_train": 6, "wsis_train": 4}
+STEPS = {
+    "cam_train": 12,
+    "amn_train": 6,
+    "irn_train": 6,
+    "psa_train": 6,
+    "seg_train": 6,
+    "wsis_train": 4,
+}
 
 
 def make(folder: Path, **prepare: int) -> Path:

@@ -10,6 +10,7 @@ from fbr.files.tables import write_json
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.nets.irn import AffinityNet
+from fbr.nets.psa import PairFeatures
 from fbr.stages import networks
 from tests.reference import numbers
 
@@ -32,6 +33,11 @@ def irn() -> nn.Module:
     return AffinityNet(made, made.channels, 8)
 
 
+def psa() -> nn.Module:
+    made = backbone()
+    return PairFeatures(made, made.channels, 8)
+
+
 PPC, BANKS = numbers.ppc(projection=None), numbers.fbr(bank_each_view=True)
 BUILT = {
     "cam_train": (
@@ -51,6 +57,7 @@ BUILT = {
         described("cam_train", method="ppc", options=PPC, fbr=BANKS.model_dump()),
     ),
     "irn_train": (irn, described("irn_train", width=8)),
+    "psa_train": (psa, described("psa_train", width=8)),
     "seg_train": (
         lambda: Segmenter(backbone(), "deeplabv2", 3, [1, 2]),
         described("seg_train", head="deeplabv2", rates=[1, 2]),

@@ -9,10 +9,12 @@ from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.maps import Maps
 from fbr.losses.segmentation import cross_entropy
+from fbr.masks.affinity import feature_affinity
 from fbr.masks.instances import decode
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.params import IrnInfer, LossOptions, load
+from fbr.params import IrnInfer, LossOptions, PsaInfer, load
+from fbr.stages import psa_infer
 from fbr.stages.irn_infer import refine
 from fbr.stages.networks import segmenter
 from fbr.stages.overlays import cam_tile
@@ -20,6 +22,7 @@ from fbr.stages.seg_train import SegmentationTask
 from fbr.stages.wsis_eval import ground_truth
 from fbr.stages.wsis_train import target
 from tests.checkout import ROOT
+from tests.reference import psa
 
 
 def test_a_segmentation_task_gives_the_losses_it_is_told_to():
@@ -147,3 +150,18 @@ def test_a_tile_shows_maps_of_any_number(k):
     tile = cam_tile(image, np.zeros((k, 3, 4), np.float16))
     assert tile.shape == image.shape
     assert tile.dtype == np.uint8
+
+
+@pytest.mark.parametrize("keys", [[], [2], [1, 3]])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 7)])
+def test_a_walk_over_features_equals_one_in_which_the_background_walks_along(keys, size):
+    rng = np.random.default_rng(len(keys))
+    cam = rng.random((len(keys), *size)).astype(np.float16)
+    features = rng.normal(size=(4, *size)).astype(np.float32)
+    numbers = PsaInfer(beta=6.0, exp_times=2, radius=3, threshold=0.5)
+    affinity = feature_affinity(torch.from_numpy(features)[None], 3)[0].numpy()
+    mask = psa_infer.refine(Maps(np.array(keys, np.uint8), cam, size), affinity, numbers)
+    expected = psa.masks(cam.astype(float), keys, features, 6.0, 2, 3, 0.5)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, expected)
+    assert size != (6, 7) or {*np.unique(mask)} == {0, *keys}

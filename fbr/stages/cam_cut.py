@@ -1,0 +1,26 @@
+"""cam_cut: the maps as they are, cut at a threshold: what every other way to masks must beat."""
+
+from fbr.datasets.prepared import Entry
+from fbr.files import maps, pictures
+from fbr.files.atomic import PartialFolder
+from fbr.masks.seeds import label_map
+from fbr.stages.images import counted, read_ahead
+from fbr.stages.job import Job
+from fbr.stages.overlays import track_masks
+
+
+def run(job: Job) -> None:
+    """Cut the maps of every image that has some."""
+    cams = job.path("cam_infer", "cams")
+    masks = PartialFolder(job.out("masks"), job.key(cams, job.path("prepare", "index")))
+    entries = [e for e in job.data.entries if (cams / f"{e.id}.npz").is_file()]
+    todo = [e for e in entries if not masks.has(f"{e.id}.png")]
+
+    def read(entry: Entry) -> maps.Maps:
+        return maps.read(cams / f"{entry.id}.npz")
+
+    for entry, found in counted(read_ahead(todo, read), "cam_cut", len(todo)):
+        mask = label_map(found.full(), found.keys, job.numbers.threshold)
+        pictures.write_mask(masks / f"{entry.id}.png", mask)
+    masks.finish()
+    track_masks(job, entries)
