@@ -190,6 +190,7 @@ TAGS = [tag for source in SOURCES for tag in _tags(source)]
 
 class MaskEval(Strict):
     split: Name
+    also: Name | None = None  # a second split to report on, as far as its truth is known
 
 
 class Way(Strict):
