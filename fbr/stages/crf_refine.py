@@ -1,15 +1,9 @@
 """crf_refine: dense CRF masks, and confident seeds where two passes agree."""
 
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from fbr.datasets.prepared import Entry, read_image
-from fbr.errors import Refusal
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import Crf
@@ -17,7 +11,8 @@ from fbr.masks.seeds import confident_seeds, crf_mask
 from fbr.params import CrfRefine
 from fbr.stages.images import counted
 from fbr.stages.job import Job, log
-from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
+from fbr.stages.overlays import track_masks
+from fbr.stages.pool import each
 
 
 @dataclass(frozen=True)
@@ -58,33 +53,8 @@ def run(job: Job) -> None:
     todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in (masks, seeds))]
     log.info("crf_refine: %d of %d images to do", len(todo), len(entries))
     work = _Work(job.data.folder, cams, masks.partial, seeds.partial, job.numbers)
-    for _ in counted(_each(work, todo, job.threads), "crf_refine", len(todo)):
+    for _ in counted(each(work, todo, job.threads), "crf_refine", len(todo)):
         pass
     seeds.finish()
     masks.finish()
-
-    def tiles(entry: Entry) -> Tiles:
-        mask = pictures.read_mask(job.out("masks") / f"{entry.id}.png")
-        return mask_tiles(job, entry, mask, job.axes["mask"])
-
-    track_overlays(job, entries, tiles)
-
-
-def _each(work: _Work, todo: list[Entry], processes: int) -> Iterator[None]:
-    """Run over all images; started fresh, for a fork would copy threads that hold locks."""
-    context = multiprocessing.get_context("spawn")
-    # A worker is one thread: as many matrix threads again would only be in each other's way.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = [pool.submit(work, entry) for entry in todo]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise Refusal(
-                f"a CRF worker died, most likely for want of memory; {processes} ran at once: "
-                "give the stage fewer threads in dvc.yaml and rerun, it goes on where it stopped"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    track_masks(job, entries)
