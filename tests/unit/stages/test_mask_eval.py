@@ -39,9 +39,10 @@ def evaluated(job, tmp_path):
 
 def test_the_rule_in_use_is_scored_and_an_oracle_is_not_claimed(evaluated):
     metrics = evaluated("irn", None)
-    assert metrics == {
-        "miou": 1.0,
-        "pixel_accuracy": 1.0,
+    scored = ("miou", "miou_low", "miou_high", "pixel_accuracy", "boundary_iou")
+    assert metrics == dict.fromkeys(scored, 1.0) | {
+        "fp": 0.0,
+        "fn": 0.0,
         "split": "train",
         "images": 1,
         "threshold": 0.2,
