@@ -60,7 +60,8 @@ def add_mine(blocks: dict) -> None:
     blocks["data"]["mine"] = copy.deepcopy(blocks["data"]["toy"]) | {"prepare": source}
     for axis in ("cam", "mask", "seg", "inst"):
         for variant in blocks[axis].values():
-            variant["mine"] = copy.deepcopy(variant["toy"])
+            if "toy" in variant:
+                variant["mine"] = copy.deepcopy(variant["toy"])
 
 
 @pytest.fixture
