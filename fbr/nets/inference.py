@@ -1,4 +1,4 @@
-"""Networks applied to one image at several scales, flipped, and in windows."""
+"""Networks applied to images at several scales, flipped, and in windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,37 +21,37 @@ class Looks:
 
 def multi_scale(
     network: Callable[[Tensor], Tensor],
-    image: np.ndarray,
+    images: np.ndarray,
     scales: list[float],
     flip: bool,
     size: tuple[int, int],
     device: torch.device,
     bfloat16: bool,
 ) -> Tensor:
-    """Mean over scales and flips of a network's maps (C, *size), float32, on the device.
+    """Mean over scales and flips of a network's maps (N, C, *size), float32, on the device.
 
-    image (H, W, 3) uint8. network: (B, 3, H, W) → (B, C, h, w). A flipped image's maps are flipped
-    back before they count.
+    images (N, H, W, 3) uint8. network: (B, 3, H, W) → (B, C, h, w). A flipped image's maps are
+    flipped back before they count.
     """
-    return several(network, image, [Looks(scales, flip)], size, device, bfloat16)[0]
+    return several(network, images, [Looks(scales, flip)], size, device, bfloat16)[0]
 
 
 @torch.inference_mode()
 def several(
     network: Callable[[Tensor], Tensor],
-    image: np.ndarray,
+    images: np.ndarray,
     ways: Sequence[Looks],
     size: tuple[int, int],
     device: torch.device,
     bfloat16: bool,
 ) -> list[Tensor]:
     """`multi_scale` in several ways at once: what they have in common is looked at once."""
-    whole = normalise(torch.from_numpy(image)[None].to(device))
+    whole = normalise(torch.from_numpy(images).to(device))
     totals: list[Tensor | float] = [0.0] * len(ways)
     for scale in dict.fromkeys(scale for way in ways for scale in way.scales):
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
         resized = whole
-        if (height, width) != image.shape[:2]:
+        if (height, width) != images.shape[1:3]:
             resized = F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)
         flip = any(way.flip for way in ways if scale in way.scales)
         batch = torch.cat([resized, resized.flip(3)]) if flip else resized
@@ -59,9 +59,10 @@ def several(
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             maps = network(batch)
         maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+        plain, mirrored = maps[: len(images)], maps[len(images) :]
         for number, way in enumerate(ways):
             if scale in way.scales:
-                seen = (maps[0] + maps[1].flip(2)) / 2 if way.flip else maps[0]
+                seen = (plain + mirrored.flip(3)) / 2 if way.flip else plain
                 totals[number] = totals[number] + way.scales.count(scale) * seen
     return [total / len(way.scales) for total, way in zip(totals, ways, strict=True)]
 

@@ -21,9 +21,7 @@ from fbr.train.processes import device
 
 STRIDE = 4
 
-Mean = Callable[
-    ..., Tensor
-]  # (network, size=…) → mean over an image's scales and flips, (C, *size)
+Mean = Callable[..., Tensor]  # (network, size=…) → mean over scales and flips, (1, C, *size)
 
 
 def write_maps(
@@ -51,7 +49,7 @@ def write_maps(
     for entry, image in counted(read_ahead(todo, job.data.image), job.stage, len(todo)):
         keys = np.array(entry.classes, np.uint8)
         ids = torch.from_numpy(keys).long().to(here)
-        cam = make(network, partial(mean, image=image), entry, ids).cpu().numpy()
+        cam = make(network, partial(mean, images=image[None]), entry, ids).cpu().numpy()
         maps.write(folder / f"{entry.id}.npz", maps.Maps(keys, cam, (entry.height, entry.width)))
     folder.finish()
 

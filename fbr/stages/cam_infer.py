@@ -12,6 +12,6 @@ def run(job: Job) -> None:
     """Write the maps of present classes, each divided by its largest value, at stride 4."""
 
     def make(network: Method, mean: Mean, entry: Entry, keys: Tensor) -> Tensor:
-        return network.finish(mean(network.maps, size=strided(entry)), keys)
+        return network.finish(mean(network.maps, size=strided(entry))[0], keys)
 
     write_maps(job, make)

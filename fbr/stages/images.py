@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from fbr.datasets.prepared import Entry
-
 log = logging.getLogger("fbr")
+Item = TypeVar("Item")
 Read = TypeVar("Read")
 AHEAD = 8
 
 
 def read_ahead(
-    entries: Iterable[Entry], read: Callable[[Entry], Read]
-) -> Iterator[tuple[Entry, Read]]:
+    entries: Iterable[Item], read: Callable[[Item], Read]
+) -> Iterator[tuple[Item, Read]]:
     """Yield entries with what `read` makes of them, read by a thread while the caller works."""
     with ThreadPoolExecutor(1) as pool:
         queue = iter(entries)
@@ -26,9 +25,6 @@ def read_ahead(
             entry, future = waiting.pop(0)
             waiting += [(e, pool.submit(read, e)) for e in islice(queue, 1)]
             yield entry, future.result()
-
-
-Item = TypeVar("Item")
 
 
 def counted(items: Iterable[Item], name: str, total: int) -> Iterator[Item]:

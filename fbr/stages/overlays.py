@@ -26,17 +26,22 @@ def cam_tile(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return overlays.heat(image, strongest)
 
 
-def instance_tiles(data: Prepared, entry: Entry, records: list[dict]) -> Tiles:
-    """Image, detections of some confidence in one colour each, and the true instances."""
+def instance_tile(image: np.ndarray, records: list[dict]) -> np.ndarray:
+    """Detections of some confidence over the image, in one colour each."""
     # Not at the top: it brings torch, which the workers of crf_refine and the scores do without.
     from fbr.masks.instances import decode
 
-    image = data.image(entry)
     numbers = np.zeros(image.shape[:2], np.uint8)
     for number, record in enumerate(records, start=1):
         if record["score"] >= CONFIDENT:
             numbers[decode(record["segmentation"])] = number
-    tiles = [("image", image), ("instances", overlays.mask_overlay(image, numbers))]
+    return overlays.mask_overlay(image, numbers)
+
+
+def instance_tiles(data: Prepared, entry: Entry, records: list[dict]) -> Tiles:
+    """Image, detections, and the true instances."""
+    image = data.image(entry)
+    tiles = [("image", image), ("instances", instance_tile(image, records))]
     if data.has("instances", entry):
         tiles.append(("truth", overlays.mask_overlay(image, data.instances(entry))))
     return tiles

@@ -1,6 +1,6 @@
 """Predictions of a segmentation network, written as masks: for scoring, and for a submission."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,27 +34,38 @@ def predict(
     also: more folders, each with its own way of testing; an image missing in one is done for all.
     """
     torch.set_num_threads(threads)
-    here = device()
-    network, described = networks.load(model, here)
-    network = _applied(nn.Sequential(network, nn.Softmax(1)), numbers, described)
+    network, described = networks.load(model, device())
+    network = applied(network, numbers, described)
     ways = {folder: numbers, **(also or {})}
-    looks = [Looks(way.scales, way.flip) for way in ways.values()]
-    crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways.values()]
     todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in ways)]
     log.info("%s: %d of %d images to do", name, len(todo), len(entries))
     for entry, image in counted(read_ahead(todo, data.image), name, len(todo)):
-        size = (entry.height, entry.width)
-        found = several(network, image, looks, size, here, described["bfloat16"])
-        for into, scores, crf in zip(ways, found, crfs, strict=True):
-            pictures.write_mask(into / f"{entry.id}.png", _mask(scores, image, crf))
+        found = segment(network, image[None], list(ways.values()), described["bfloat16"])
+        for into, masks in zip(ways, found, strict=True):
+            pictures.write_mask(into / f"{entry.id}.png", masks[0])
 
 
-def _applied(network: nn.Module, numbers: Predict, described: dict) -> nn.Module:
+def applied(network: nn.Module, numbers: Predict, described: dict) -> nn.Module:
+    """A network as its numbers apply it, padded or in windows; it gives probabilities."""
+    network = nn.Sequential(network, nn.Softmax(1))
     if numbers.pad:
         network = Padded(network, described["network"]["stride"])
     if numbers.windows:
         network = Windowed(network, numbers.windows.side, numbers.windows.overlap)
     return network
+
+
+def segment(
+    network: nn.Module, images: np.ndarray, ways: Sequence[Way], bfloat16: bool
+) -> list[np.ndarray]:
+    """Predicted ids (N, H, W) uint8 of images (N, H, W, 3) uint8, in each way."""
+    looks = [Looks(way.scales, way.flip) for way in ways]
+    found = several(network, images, looks, images.shape[1:3], device(), bfloat16)
+    crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways]
+    return [
+        np.stack([_mask(s, image, crf) for s, image in zip(scores, images, strict=True)])
+        for scores, crf in zip(found, crfs, strict=True)
+    ]
 
 
 def _mask(scores: torch.Tensor, image: np.ndarray, crf: Crf | None) -> np.ndarray:

@@ -8,8 +8,8 @@ from fbr.files.atomic import PartialFolder
 from fbr.files.tables import read_json, write_json
 from fbr.masks.instances import encode
 from fbr.metrics.instance import average_precision
-from fbr.nets.inputs import normalise
 from fbr.stages import networks
+from fbr.stages.detecting import detect
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, instance_tiles, track_overlays
@@ -21,30 +21,14 @@ def run(job: Job) -> None:
     """Detect image by image, going on where an earlier run stopped; then AP over all of them."""
     numbers = job.numbers
     torch.set_num_threads(job.threads)
-    here = device()
     model = job.path("wsis_train", "model")
-    network, _ = networks.load(model, here, score=numbers.score, detections=numbers.detections)
+    network, _ = networks.load(model, device(), score=numbers.score, detections=numbers.detections)
     entries = job.data.split(numbers.split)
     folder = PartialFolder(job.state / "detections", job.key(model, job.path("prepare", "index")))
     todo = [e for e in entries if not folder.has(f"{e.id}.json")]
     log.info("wsis_eval: %d of %d images to do", len(todo), len(entries))
     for entry, image in counted(read_ahead(todo, job.data.image), "wsis_eval", len(todo)):
-        with torch.inference_mode():
-            found = network([normalise(torch.from_numpy(image)[None].to(here))[0]])[0]
-        inside = (found["masks"][:, 0] > 0.5).cpu().numpy()
-        rows = zip(found["labels"].tolist(), inside, found["scores"].tolist(), strict=True)
-        write_json(
-            folder / f"{entry.id}.json",
-            [
-                {
-                    "image_id": entry.id,
-                    "category_id": label,
-                    "segmentation": encode(mask),
-                    "score": score,
-                }
-                for label, mask, score in rows
-            ],
-        )
+        write_json(folder / f"{entry.id}.json", detect(network, entry.id, image))
     detections = [r for e in entries for r in read_json(folder / f"{e.id}.json")]
     write_json(job.out("detections.json"), detections)
     if not unscored(job, numbers.split, entries, "instances"):

@@ -165,11 +165,11 @@ def test_a_flipped_image_has_the_flipped_map():
         how = {"scales": [1.0, 1.5], "flip": True, "size": (40, 56), "bfloat16": False}
         found = multi_scale(
             lambda views: network.maps(views, label.expand(len(views), -1)),
-            image,
+            image[None],
             device=torch.device("cpu"),
             **how,
         )
-        return network.finish(found, torch.tensor([1, 3]), torch.zeros(40, 56).bool())
+        return network.finish(found[0], torch.tensor([1, 3]), torch.zeros(40, 56).bool())
 
     flipped = maps(np.ascontiguousarray(image[:, ::-1]))
     assert torch.allclose(maps(image).flip(2), flipped, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Scales, flips and windows of one image, against the same things written out."""
+"""Scales, flips and windows of images, against the same things written out."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fbr.nets.inference import Looks, Padded, Windowed, multi_scale, several, st
 from fbr.nets.inputs import normalise
 
 CPU = torch.device("cpu")
-IMAGE = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 12, 17, 3), np.uint8)
 
 
 def leaning(images: torch.Tensor) -> torch.Tensor:
@@ -39,29 +39,31 @@ def written_out(network, image, scales, flip, size):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("size", [(12, 17), (3, 5), (1, 1)])
 def test_is_the_same_written_out(scales, flip, size):
-    maps = multi_scale(leaning, IMAGE, scales, flip, size, CPU, bfloat16=False)
-    assert maps.shape == (3, *size)
-    assert torch.allclose(maps, written_out(leaning, IMAGE, scales, flip, size), atol=1e-5)
+    maps = multi_scale(leaning, IMAGES, scales, flip, size, CPU, bfloat16=False)
+    assert maps.shape == (2, 3, *size)
+    for image, found in zip(IMAGES, maps, strict=True):
+        expected = written_out(leaning, image, scales, flip, size)
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_scale_one_is_the_network_itself():
-    maps = multi_scale(lambda x: x, IMAGE, [1.0], False, (12, 17), CPU, False)
-    assert torch.equal(maps, normalise(torch.from_numpy(IMAGE)[None])[0])
+    maps = multi_scale(lambda x: x, IMAGES, [1.0], False, (12, 17), CPU, False)
+    assert torch.equal(maps, normalise(torch.from_numpy(IMAGES)))
 
 
 def test_the_mirror_image_has_the_mirrored_maps():
-    mirrored = np.ascontiguousarray(IMAGE[:, ::-1])
+    mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
     one, other = (
-        multi_scale(leaning, image, [1.0, 1.5], True, (12, 17), CPU, bfloat16=False)
-        for image in (IMAGE, mirrored)
+        multi_scale(leaning, images, [1.0, 1.5], True, (12, 17), CPU, bfloat16=False)
+        for images in (IMAGES, mirrored)
     )
     assert torch.allclose(one.flip(-1), other, atol=1e-5)
 
 
 def test_a_pixel_is_an_image():
-    pixel = np.full((1, 1, 3), 9, np.uint8)
+    pixel = np.full((1, 1, 1, 3), 9, np.uint8)
     maps = multi_scale(lambda x: x, pixel, [0.25, 1.0, 3.0], True, (2, 2), CPU, False)
-    assert torch.allclose(maps, normalise(torch.from_numpy(pixel)[None])[0].expand(3, 2, 2))
+    assert torch.allclose(maps, normalise(torch.from_numpy(pixel)).expand(1, 3, 2, 2))
 
 
 def test_the_network_sees_both_sides_at_once_in_bfloat16():
@@ -73,8 +75,8 @@ def test_the_network_sees_both_sides_at_once_in_bfloat16():
         assert torch.is_inference_mode_enabled()
         return images.bfloat16()
 
-    maps = multi_scale(network, IMAGE, [1.0, 2.0], True, (4, 4), CPU, True)
-    assert seen == [(2, True)] * 2
+    maps = multi_scale(network, IMAGES, [1.0, 2.0], True, (4, 4), CPU, True)
+    assert seen == [(4, True)] * 2
     assert maps.dtype == torch.float32
 
 
@@ -86,11 +88,12 @@ def test_several_ways_are_each_its_own_and_share_their_looks():
         seen.append(tuple(images.shape))
         return leaning(images)
 
-    found = several(network, IMAGE, ways, (12, 17), CPU, False)
-    assert sorted(seen) == [(2, 3, 6, 8), (2, 3, 12, 17), (2, 3, 18, 26)]
+    found = several(network, IMAGES, ways, (12, 17), CPU, False)
+    assert sorted(seen) == [(4, 3, 6, 8), (4, 3, 12, 17), (4, 3, 18, 26)]
     for way, maps in zip(ways, found, strict=True):
-        exact = written_out(leaning, IMAGE, way.scales, way.flip, (12, 17))
-        assert torch.allclose(maps, exact, atol=1e-5)
+        for image, mine in zip(IMAGES, maps, strict=True):
+            exact = written_out(leaning, image, way.scales, way.flip, (12, 17))
+            assert torch.allclose(mine, exact, atol=1e-5)
 
 
 def every_other(images: torch.Tensor) -> torch.Tensor:
@@ -163,8 +166,8 @@ def test_windows_are_averaged_where_they_meet(size, overlap):
 def test_images_of_any_size_are_predicted_in_all_ways(size):
     network = Segmenter(backbones.build("small", 8), "deeplabv2", 4, [1]).eval()
     probable = torch.nn.Sequential(network, torch.nn.Softmax(1))
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     for applied in (probable, Padded(probable, 8), Windowed(Padded(probable, 8), 24, 0.5)):
-        maps = multi_scale(applied, image, [0.5, 1.0, 1.75], True, size, CPU, False)
-        assert maps.shape == (4, *size)
-        assert torch.allclose(maps.sum(0), torch.ones(size), atol=1e-5)
+        maps = multi_scale(applied, images, [0.5, 1.0, 1.75], True, size, CPU, False)
+        assert maps.shape == (2, 4, *size)
+        assert torch.allclose(maps.sum(1), torch.ones(2, *size), atol=1e-5)

@@ -52,13 +52,13 @@ def test_maps_are_the_rule_over_the_mean_logits_and_lie_where_those_of_cams_do(s
         size = (entry.height, entry.width)
         logits = multi_scale(
             lambda views, label=label: network.maps(views, label.expand(len(views), -1)),
-            made.data.image(entry),
+            made.data.image(entry)[None],
             made.numbers.scales,
             made.numbers.flip,
             size,
             CPU,
             True,
-        )
+        )[0]
         folder = made.path("crf_refine", "seeds", cam="plain", mask="amn_seeds")
         background = pictures.read_mask(folder / f"{entry.id}.png") == 0
         whole = twin.finish(logits.double().numpy(), entry.classes, background)

@@ -101,14 +101,14 @@ def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation
             seg_eval.run(evaluation(numbers))
     looked, several = [], segmenting.several
 
-    def look(network, image, *more):
-        looked.append(image.shape[:2])
-        return several(network, image, *more)
+    def look(network, images, *more):
+        looked.append(images.shape[:3])
+        return several(network, images, *more)
 
     monkeypatch.setattr(segmenting, "several", look)
     job = evaluation(numbers)
     seg_eval.run(job)
-    assert looked == [(32, 50)]
+    assert looked == [(1, 32, 50)]
     assert sorted(predictions(job)) == ["a", "b"]
 
 
