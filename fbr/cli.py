@@ -16,6 +16,7 @@ TOOLS = {
     "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",
+    "predict": "masks, maps or instances of any photographs by a trained network",
     "segment": "cut photographs into regions of like colours, without a network",
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
@@ -67,6 +68,7 @@ def _dispatch(argv: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
+    _log_to_terminal()
     module = importlib.import_module(f"fbr.{chosen.command.replace('-', '_')}")
     return module.main(argv[1:], Workspace(root))
 

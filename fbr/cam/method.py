@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fbr.cam.fbr import Background
+from fbr.errors import Refusal
 
 TINY = 1e-5
 
@@ -49,6 +50,10 @@ class Method(nn.Module):
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) → foreground maps (B, K, h, w), not negative, and the features below."""
         raise NotImplementedError
+
+    def recognise(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → class scores (B, K), above 0 where an image more likely shows a class."""
+        raise Refusal("this CAM method does not tell classes; name them (--class)")
 
     def maps(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → foreground maps (B, K, h, w), not negative, not normalised."""

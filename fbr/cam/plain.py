@@ -31,6 +31,9 @@ class Plain(Method):
         losses = {"classification": multilabel_soft_margin(self.pooled(features), batch["label"])}
         return Seen(losses, features, F.pad(self.classify(features), (0, 0, 0, 0, 1, 0)))
 
+    def recognise(self, images: Tensor) -> Tensor:
+        return self.pooled(self.backbone(images)[-1])
+
     def pooled(self, features: Tensor) -> Tensor:
         """Class scores (B, K) of features (B, L, h, w)."""
         mean = features.mean((2, 3)) if self.tap is None else threshold_pool(features, self.tap)

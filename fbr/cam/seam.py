@@ -117,6 +117,9 @@ class Seam(Plain):
             "cross_equivariance": sum(crossed),
         }
 
+    def recognise(self, images: Tensor) -> Tensor:
+        return super().recognise(images)[:, self.first :]
+
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         view = self.see(images)
         return view.refined[:, 1:], view.features

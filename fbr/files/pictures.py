@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fbr.errors import Refusal
 from fbr.files.atomic import write_bytes
@@ -126,7 +126,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError:
         raise Refusal(f"{path}: missing, expected the file of id '{path.stem}'") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise Refusal(
             f"{path}: cannot be read as a picture ({error}); replace the file of id '{path.stem}'"
         ) from None

@@ -66,6 +66,22 @@ def test_flipping_the_image_flips_the_map(case):
         assert not torch.allclose(flipped, maps, atol=1e-3)
 
 
+@pytest.mark.parametrize("case", UNTOLD)
+def test_classes_are_recognised_by_the_scores_that_the_loss_teaches(case, monkeypatch):
+    taught = []
+
+    def loss(scores, shown):
+        assert scores.shape == shown.shape
+        taught.append(scores)
+        return scores.mean()
+
+    for module in ("plain", "seam", "eps"):
+        monkeypatch.setattr(f"fbr.cam.{module}.multilabel_soft_margin", loss)
+    network, given = made(case), batch(2, CLASSES)
+    network.look(given)
+    assert torch.equal(network.recognise(given["image"]), taught[0])
+
+
 def label(kind: str, images: int) -> torch.Tensor:
     shown = torch.zeros(images, CLASSES)
     shown[:, slice({"none": 0, "one": 1, "all": None}[kind])] = 1
