@@ -15,6 +15,7 @@ TOOLS = {
     "check-submission": "check an archive for the test server, of this project or of another",
     "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
+    "export": "a trained network as ONNX, checked against torch",
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",
     "predict": "masks, maps or instances of any photographs by a trained network",
     "segment": "cut photographs into regions of like colours, without a network",

@@ -14,7 +14,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"plan", "tables"},
-    {"check_submission", "convert", "doctor", "predict", "segment", "study", "sync"},
+    {"check_submission", "convert", "doctor", "export", "predict", "segment", "study", "sync"},
     {"stages"},
     {"track", "show", "train"},
     {"datasets", "nets", "cam"},
@@ -84,8 +84,8 @@ def test_no_file_has_a_name_that_says_nothing():
 QUICK = """
 import sys
 import fbr, fbr.params, fbr.pipeline, fbr.workspace, fbr.cli, fbr.engines
-import fbr.check_submission, fbr.convert, fbr.doctor, fbr.plan, fbr.predict, fbr.segment
-import fbr.study, fbr.sync, fbr.tables
+import fbr.check_submission, fbr.convert, fbr.doctor, fbr.export, fbr.plan, fbr.predict
+import fbr.segment, fbr.study, fbr.sync, fbr.tables
 try:
     fbr.cli.main(["--help"])
 except SystemExit:
