@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 5.0
 METRICS_PER_CALL, PARAMS_PER_CALL, VALUE_LENGTH, NAME_LENGTH = 1000, 100, 6000, 250
+
+# Columns of what a served model takes, and of what it answers.
+SERVED = (("image",), ("mask", "classes"))
 
 # Set only where the user has not. Three quick retries give a dead server about ten seconds (by
 # default it is minutes); the rest keeps MLflow's chatter out of the stage's log.
@@ -116,20 +120,22 @@ class Run:
         """Store `content` as the text file `name`."""
         self._put(lambda to: to.client.log_text(to.run_id, content, name))
 
-    def segmentation_model(self, module: "nn.Module", example: "np.ndarray") -> None:
-        """Store a network (N, 3, H, W) → (N, C, H, W) as an MLflow model for images of any size.
+    def segmentation_model(self, module: "nn.Module", classes: list[str], palette: bytes) -> None:
+        """Store a network as an MLflow model that can be served: photographs in, masks out.
 
-        `example` is float32 (N, 3, H, W). The export (a graph, no pickle) takes seconds and runs
-        in the calling thread, because it must not meet another network at work. The network may
-        not compute with sizes in a way that only some of them survive; then, as after any failure
-        of the export, there is one warning and the run goes on without a model.
+        `module` takes (N, H, W, 3) uint8 and gives (N, C, H, W); `classes` are the names of C ids,
+        `palette` their colours as of a PNG. The export (a graph and code, no pickle) takes seconds
+        and runs in the calling thread, because it must not meet another network at work. The
+        network may not compute with sizes in a way that only some of them survive; then, as after
+        any failure of the export, there is one warning and the run goes on without a model.
         """
         if self._jobs is None:
             return
         _imported.wait(self.patience)
         try:
             folder = tempfile.TemporaryDirectory(prefix="fbr-model-")
-            _export(module, example, Path(folder.name, "model"))
+            card = {"classes": classes, "palette": list(palette)}
+            _export(module, card, Path(folder.name))
         except Exception as problem:
             _warn(f"model not recorded: {_reason(problem)}")
         else:
@@ -375,35 +381,55 @@ def engine() -> str:
     return os.environ.get("FBR_ENGINE") or ("dvc" if "DVC_STAGE" in os.environ else "shell")
 
 
-def _export(module: "nn.Module", example: "np.ndarray", folder: Path) -> None:
-    """Write an MLflow model folder with `module` as a graph that takes images of any size."""
+def _export(module: "nn.Module", card: dict[str, Any], folder: Path) -> None:
+    """Write the MLflow model `folder/model`: the graph of `module`, `card`, and `served.py`."""
+    import mlflow.pyfunc
+    import mlflow.pytorch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    _export_graph(module, len(card["classes"]), folder / "network")
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    rows = [Schema([ColSpec(AnyType(), name) for name in names]) for names in SERVED]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses an example of what the signature says
+        mlflow.pyfunc.save_model(
+            folder / "model",
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts={"network": str(folder / "network"), "card": str(folder / "card.json")},
+            mlflow_model=Model(),
+            signature=ModelSignature(*rows),
+            pip_requirements=[*mlflow.pytorch.get_default_pip_requirements(), "mlflow", "pillow"],
+        )
+
+
+def _export_graph(module: "nn.Module", classes: int, folder: Path) -> None:
+    """Write `module` as a graph that takes photographs of any size, in MLflow's own format."""
     import mlflow.pytorch
     import numpy as np
     import torch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    def images(channels: int) -> Schema:
-        return Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1, -1))])
-
     module = copy.deepcopy(module).cpu().float().eval()
-    # A batch of one would be frozen into the graph, so the example is doubled.
-    pair = np.repeat(example[:1, :, :64, :64].astype(np.float32), 2, axis=0)
+    photographs = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    scores = TensorSpec(np.dtype(np.float32), (-1, classes, -1, -1))
     with torch.no_grad():
-        classes = module(torch.from_numpy(pair)).shape[1]
         mlflow.pytorch.save_model(
             module,
             folder,
             mlflow_model=Model(),
-            signature=ModelSignature(images(3), images(classes)),
-            input_example=pair,
+            signature=ModelSignature(Schema([photographs]), Schema([scores])),
+            # A batch of one would be frozen into the graph, and so would sides of one length.
+            input_example=np.zeros((2, 64, 72, 3), np.uint8),
             serialization_format="pt2",
             pip_requirements=mlflow.pytorch.get_default_pip_requirements(),
         )
         # The exporter may fix the size without a word, which the signature then denies.
         exported = mlflow.pytorch.load_model(str(folder))
         for n, h, w in ((1, 57, 91), (3, 64, 96)):
-            if exported(torch.zeros(n, 3, h, w)).shape != (n, classes, h, w):
+            if exported(torch.zeros(n, h, w, 3, dtype=torch.uint8)).shape != (n, classes, h, w):
                 raise ValueError(f"the exported network does not keep the size {h}×{w}")
 
 

@@ -5,8 +5,10 @@ from torch import Tensor, nn
 from fbr.datasets.prepared import VOID
 from fbr.datasets.transforms import NEAREST
 from fbr.errors import chosen
+from fbr.files.pictures import PALETTE
 from fbr.losses.segmentation import LOSSES, PLAIN, Part, weighted
 from fbr.nets.heads import FullSize, Segmenter
+from fbr.nets.photographs import Photographs
 from fbr.params import LossOptions
 from fbr.stages import training
 from fbr.stages.job import Job
@@ -50,5 +52,5 @@ def run(job: Job) -> None:
         task = SegmentationTask(network, numbers.loss, numbers.loss_options)
         training.train(job, processes, task, [network.head], source, inputs, network)
         if processes.first:
-            example = training.example(entries[0], job)
-            job.run.segmentation_model(FullSize(network).eval(), example)
+            whole = Photographs(FullSize(network)).eval()
+            job.run.segmentation_model(whole, job.data.classes, PALETTE)

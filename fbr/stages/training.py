@@ -24,7 +24,6 @@ from fbr.files import weights
 from fbr.files.tables import write_csv, write_json
 from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
-from fbr.nets.inputs import normalise
 from fbr.params import Network, Training
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit
@@ -201,8 +200,3 @@ def describe(job: Job) -> dict:
         "classes": job.data.classes,
         **json.loads(job.numbers.model_dump_json()),
     }
-
-
-def example(entry: Entry, job: Job) -> np.ndarray:
-    """A normalised image (1, 3, H, W) float32, to export a network with."""
-    return normalise(torch.from_numpy(job.data.image(entry))[None]).contiguous().numpy()

@@ -16,7 +16,7 @@ LAYERS = (
     {"plan", "tables"},
     {"check_submission", "convert", "doctor", "export", "predict", "segment", "study", "sync"},
     {"stages"},
-    {"track", "show", "train"},
+    {"track", "served", "show", "train"},
     {"datasets", "nets", "cam"},
     {"losses", "masks", "metrics"},
     {"engines", "launch", "published"},
@@ -74,6 +74,10 @@ def test_pure_layers_compute_and_nothing_else(name):
     for file in sorted((ROOT / "fbr" / name).rglob("*.py")):
         modules = {module.split(".")[0] for module in imports(file)} - {"fbr"}
         assert modules <= PURE | set(sys.stdlib_module_names), file
+
+
+def test_what_mlflow_copies_into_a_model_needs_nothing_of_fbr():
+    assert not [m for m in imports(ROOT / "fbr" / "served.py") if m.split(".")[0] == "fbr"]
 
 
 def test_no_file_has_a_name_that_says_nothing():

@@ -1,22 +1,30 @@
 """The recorder: what it stores in MLflow, and that nothing it meets can hurt the work."""
 
+import base64
+import io
 import json
 import os
 import socket
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from fbr import track
+from fbr.files import pictures
+from fbr.nets.photographs import Photographs
 
 AXES = {"data": "toy", "seed": "s0", "cam": "plain"}
 INFO = track.RunInfo("cam_train", AXES, {"cam_train": {"lr": 0.1, "scales": [1, 2]}})
+NAMES = ["background", "boat", "car", "dog", "sheep"]
 DEAD = "http://127.0.0.1:9"
 
 
@@ -331,33 +339,92 @@ def stored_models(client, run):
     ]
 
 
-def test_the_stored_model_takes_images_of_any_size(root, client, monkeypatch, capfd):
-    net = Net()
-    with track.start(root, INFO) as run:
-        run.segmentation_model(net, np.zeros((1, 3, 64, 64), np.float32))
-    assert net.training  # the stage's own network is left as it was
-    assert warnings(capfd) == []
-    (model,) = stored_models(client, run)
-    assert model.status == "READY"
-    assert not list(root.rglob("*.pkl")) + list(root.rglob("*.pth"))
+@pytest.fixture(scope="module")
+def stored(root):
+    """A network, and the folder of the MLflow model that was made of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "FBR_TRACK", "RANK"):
+            patch.delenv(name, raising=False)
+        torch.manual_seed(0)
+        net = Photographs(Net())
+        with track.start(root, INFO) as run:
+            run.segmentation_model(net, NAMES, pictures.PALETTE)
+        assert net.training  # the stage's own network is left as it was
+        (model,) = stored_models(Store(root), run)
+        assert model.status == "READY"
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        yield net.eval(), Path(model.artifact_location)
+
+
+def random_images(*sizes):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+def encoded(image):
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format="PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def test_the_stored_model_takes_images_of_any_size(stored):
+    net, folder = stored
+    assert not [f for f in folder.rglob("*") if f.suffix in (".pkl", ".pth", ".pickle")]
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    loaded = mlflow.pytorch.load_model(model.artifact_location)
-    served = mlflow.pyfunc.load_model(model.artifact_location)
-    assert served.metadata.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
-    assert served.metadata.signature.outputs.inputs[0].shape == (-1, 5, -1, -1)
-    net.eval()
-    for size in ((1, 3, 64, 64), (2, 3, 57, 91), (1, 3, 33, 40), (3, 3, 96, 61)):
-        images = torch.rand(size)
+    loaded = mlflow.pytorch.load_model(str(folder / "artifacts" / "network"))
+    for size in ((1, 64, 64, 3), (2, 57, 91, 3), (1, 33, 40, 3), (3, 96, 61, 3)):
+        images = torch.randint(0, 256, size, dtype=torch.uint8)
         with torch.no_grad():
             torch.testing.assert_close(loaded(images), net(images))
-            np.testing.assert_allclose(served.predict(images.numpy()), net(images), atol=1e-6)
+
+
+def test_the_served_model_gives_masks_of_the_kind_that_it_is_asked_in(stored):
+    import mlflow
+
+    net, folder = stored
+    served = mlflow.pyfunc.load_model(str(folder))
+    images = random_images((40, 56), (33, 70), (16, 24))
+    asked = pd.DataFrame({"image": [images[0].tolist(), encoded(images[1]), encoded(images[2])]})
+    array, *pngs = served.predict(asked)
+    with torch.no_grad():
+        masks = [net(torch.from_numpy(i)[None])[0].argmax(0).byte().numpy() for i in images]
+    assert np.array_equal(array["mask"], masks[0])
+    for answer, mask in zip(pngs, masks[1:], strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(answer["mask"]))) as picture:
+            assert picture.mode == "P"
+            assert np.array_equal(np.array(picture), mask)
+            palette = bytes(picture.getpalette())
+            assert palette == pictures.PALETTE[: len(palette)]
+    for answer, mask in zip([array, *pngs], masks, strict=True):
+        assert answer["classes"] == {str(i): NAMES[i] for i in range(1, 5) if (mask == i).any()}
+    assert any(len(np.unique(mask)) > 1 for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"image": ["no image"]}, "found text that is no image"),
+        ({"image": [base64.b64encode(b"no image").decode()]}, "found text that is no image"),
+        ({"image": [[[1, 2], [3, 4]]]}, r"found an array of shape \(2, 2\)"),
+        ({"image": [[[[1, 2, 3]], [[1, 2]]]]}, "rows of different lengths"),
+        ({"image": [[[[1, 2, 256]]]]}, "whole numbers of 0 to 255"),
+        ({"image": [[[[0.5, 0.5, 0.5]]]]}, "whole numbers of 0 to 255"),
+        ({"picture": ["?"]}, "image"),
+    ],
+)
+def test_the_served_model_says_what_is_wrong(stored, rows, said):
+    import mlflow
+
+    served = mlflow.pyfunc.load_model(str(stored[1]))
+    with pytest.raises(mlflow.exceptions.MlflowException, match=said) as refused:
+        served.predict(pd.DataFrame(rows))
+    assert refused.value.get_http_status_code() == 400
 
 
 def test_a_network_that_cannot_be_exported_is_only_a_warning(root, client, capfd):
     with track.start(root, INFO) as run:
-        run.segmentation_model(FixedSize(), np.zeros((1, 3, 64, 64), np.float32))
+        run.segmentation_model(Photographs(FixedSize()), NAMES, pictures.PALETTE)
         run.metrics({"loss": 1.0})
     (line,) = warnings(capfd)
     assert line.startswith("model not recorded: ")

@@ -162,14 +162,6 @@ def test_a_model_is_described_well_enough_to_build_it(job, numbers):
     assert {"method", "options", "steps", "lr"} <= described.keys()
 
 
-def test_an_example_is_what_a_network_takes(job):
-    made = job("seg_train")
-    example = training.example(ENTRIES[0], made)
-    assert example.shape == (1, 3, 40, 36)
-    assert example.dtype == np.float32
-    assert example.flags.c_contiguous
-
-
 @pytest.mark.parametrize("factor", [None, 2.0])
 def test_biases_of_convolutions_can_learn_faster_and_without_decay(job, factor):
     head = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
