@@ -19,10 +19,13 @@ TOOLS = {
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",
     "predict": "masks, maps or instances of any photographs by a trained network",
     "segment": "cut photographs into regions of like colours, without a network",
+    "show": "one image through every stage behind a result, as a page or a picture",
     "study": "run the rows and seeds of a study file and write its tables, with error bars",
     "sync": "tell DVC what Snakemake ran, and Snakemake what DVC ran",
     "tables": "set what was measured beside what was published, from the results that are there",
 }
+# Where a tool may not be called as its command: `fbr.show` draws for everybody.
+MODULES = {"show": "tour"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +73,8 @@ def _dispatch(argv: list[str]) -> int:
         parser.print_help()
         return 0
     _log_to_terminal()
-    module = importlib.import_module(f"fbr.{chosen.command.replace('-', '_')}")
+    name = MODULES.get(chosen.command, chosen.command.replace("-", "_"))
+    module = importlib.import_module(f"fbr.{name}")
     return module.main(argv[1:], Workspace(root))
 
 

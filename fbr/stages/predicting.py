@@ -199,6 +199,16 @@ def predict(
     place.merge()
 
 
+def tile(model: Path, entry: Entry, image: np.ndarray, workspace: Workspace) -> np.ndarray:
+    """One image (H, W, 3) with what a network of the workspace finds in it laid over."""
+    stage = trained_by(model, read_json(model.with_name("model.json")))
+    finder = load(
+        model, next(iter(FINDERS[stage].values())), numbers_of(model, stage, workspace, {}), []
+    )
+    (found,) = finder.look([entry], image[None])
+    return finder.tile(image, found)
+
+
 def trained_by(model: Path, described: dict) -> str:
     """The stage that trained a network, if it can be applied to a photograph alone."""
     stage = described.get("stage")
@@ -229,7 +239,7 @@ def numbers_of(model: Path, stage: str, workspace: Workspace, changed: dict[str,
     raw = numbers.model_dump() | changed
     numbers = params.check(raw, type(numbers), "--set")
     told = numbers.model_dump(exclude=UNUSED)
-    log.info("predict: %s (%s)", ", ".join(f"{k} {v}" for k, v in told.items()), where)
+    log.info("numbers: %s (%s)", ", ".join(f"{k} {v}" for k, v in told.items()), where)
     return numbers
 
 

@@ -14,7 +14,8 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"plan", "tables"},
-    {"check_submission", "convert", "doctor", "export", "predict", "segment", "study", "sync"},
+    {"check_submission", "convert", "doctor", "segment", "study", "sync"},
+    {"export", "predict", "tour"},
     {"stages"},
     {"track", "served", "show", "train"},
     {"datasets", "nets", "cam"},
@@ -89,7 +90,7 @@ QUICK = """
 import sys
 import fbr, fbr.params, fbr.pipeline, fbr.workspace, fbr.cli, fbr.engines
 import fbr.check_submission, fbr.convert, fbr.doctor, fbr.export, fbr.plan, fbr.predict
-import fbr.segment, fbr.study, fbr.sync, fbr.tables
+import fbr.segment, fbr.study, fbr.sync, fbr.tables, fbr.tour
 try:
     fbr.cli.main(["--help"])
 except SystemExit:
