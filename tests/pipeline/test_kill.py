@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import checkout
+from tests import checkout, untrained
 from tests.pipeline import tiny
 
 IMAGES, STEPS = 240, 160  # enough for every kill to come in the middle
@@ -105,3 +105,23 @@ def test_a_killed_training_goes_on_in_its_tracking_run(undisturbed, tmp_path):
     assert stored.info.status == "FINISHED"
     points = client.get_metric_history(stored.info.run_id, "classification")
     assert max(point.step for point in points) == 600
+
+
+def test_a_killed_prediction_goes_on(tmp_path):
+    untrained.write(tmp_path / "net", "seg_train")
+    (image,) = untrained.photographs(tmp_path / "photographs", (160, 240))
+    for number in range(IMAGES - 1):
+        shutil.copy(image, image.with_name(f"{number}.png"))
+    masks = tmp_path / "predictions/masks"
+
+    def run() -> tiny.Running:
+        return tiny.Running(tmp_path, "fbr", "predict", "net", "photographs")
+
+    run().kill_when(lambda: len(list(masks.glob("*.png"))) > 20)
+    done = {path: path.stat().st_mtime_ns for path in masks.glob("*.png")}
+    assert 20 < len(done) < IMAGES
+    (masks / "0.png.partial").write_bytes(b"half")
+    assert f"{IMAGES - len(done)} of {IMAGES} images to do" in run().done()
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len({path.read_bytes() for path in masks.iterdir()}) == 1  # of one image, and all whole
+    assert len(list(masks.iterdir())) == IMAGES
