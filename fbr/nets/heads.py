@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -297,7 +298,7 @@ class Segmenter(nn.Module):
             return outputs
         seen = {"x1": outputs}
         for scale in self.scales:
-            size = [max(1, int(side * scale)) for side in images.shape[2:]]
+            size = [scaled(side, scale) for side in images.shape[2:]]
             smaller = F.interpolate(images, size, mode="bilinear", align_corners=False)
             seen[f"x{scale:g}"] = self.head.outputs(self.backbone(smaller))
         single = {f"{at}_{n}".strip("_"): v for at, found in seen.items() for n, v in found.items()}
@@ -307,3 +308,12 @@ class Segmenter(nn.Module):
             for found in seen.values()
         ]
         return {"": torch.stack(fitted).amax(0), **single}
+
+
+def scaled(side: int, scale: float) -> int:
+    """Whole pixels of a side at a scale, at least one.
+
+    In whole numbers alone: an exported graph would keep a float's size of the example for all.
+    """
+    share = Fraction(scale).limit_denominator(1000)
+    return torch.sym_max(1, side * share.numerator // share.denominator)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from fbr.errors import Refusal
 from fbr.nets import backbones
-from fbr.nets.heads import HEADS, FullSize, Head, ObjectContext, Segmenter, Shape, regions
+from fbr.nets.heads import HEADS, FullSize, Head, ObjectContext, Segmenter, Shape, regions, scaled
 from tests.reference import contexts as reference
 
 CHANNELS, STRIDES = [8, 16, 24], [2, 4, 8]
@@ -223,6 +223,22 @@ def test_other_scales_are_fused_by_the_largest_score():
         assert torch.equal(found[""], best)
         assert torch.equal(many(images), best)
         assert many(images[:, :, :1, :1]).shape == (2, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "found"),
+    [(41, 0.5, 20), (41, 0.75, 30), (1, 0.5, 1), (3, 1.75, 5), (10, 0.7, 7), (90, 0.7, 63)],
+)
+def test_sides_are_scaled_to_whole_pixels(side, scale, found):
+    assert scaled(side, scale) == found
+
+
+def test_a_graph_of_several_scales_is_none_of_one_size():
+    network = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1], scales=[0.5, 0.75]).eval()
+    sides = {0: None, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    graph = torch.export.export(network, (torch.randn(2, 3, 64, 72),), dynamic_shapes=(sides,))
+    images = torch.randn(2, 3, 57, 91)
+    torch.testing.assert_close(graph.module()(images), network(images))
 
 
 def test_auxiliary_scores_of_other_scales_are_named():
