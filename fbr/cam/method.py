@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 
 class Method(nn.Module):
-    """A method gives `look` and `activate`.
+    """A method gives `look` and `activate`, and `recognise` if it tells classes.
 
     head: its modules that start from nothing and take the recipe's `head_lr`. width: L, channels of
     the features that it shows. views: of each image, that it shows to FBR. saliency: whether the
