@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from fbr.errors import NO_ROOM, Refusal, nearest
 from fbr.workspace import PATHS, Workspace, axes_of
@@ -130,9 +131,22 @@ def run_stage(stage: "pipeline.Stage", axes: dict[str, str], workspace: Workspac
     return 0
 
 
+class _Terminal(logging.StreamHandler):
+    """Writes to what stderr is when something is said, not when the first command ran."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+
+TERMINAL = _Terminal()
+
+
 def _log_to_terminal() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("fbr")
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
-    log.addHandler(handler)
+    log.addHandler(TERMINAL)

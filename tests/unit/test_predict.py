@@ -292,3 +292,10 @@ def test_an_image_that_breaks_off_is_named_and_the_others_are_kept(place, capsys
     (place / "photographs/c.png").write_bytes(whole)
     assert predict("net", "photographs") == 0
     assert files(place / "predictions/masks") == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_line_is_said_once_however_many_commands_ran(place, capsys):
+    untrained.write(place / "net", "seg_train")
+    for _ in range(2):
+        assert predict("net", "photographs/a.png") == 0
+        assert capsys.readouterr().err.count("1 images to do") == 1
