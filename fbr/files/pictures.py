@@ -1,5 +1,6 @@
 """Photographs and masks: JPEG in, palette PNG in and out, with errors that name the image."""
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def voc_palette() -> np.ndarray:
 
 
 PALETTE = voc_palette().tobytes()
+END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -42,7 +44,17 @@ def read_grey(path: Path) -> np.ndarray:
 
 def read_mask(path: Path) -> np.ndarray:
     """Decode an id mask to (H, W) uint8: the palette's indices, not its colours."""
-    return _decode(path, None)
+    mask = _decode(path, None)
+    if path.suffix == ".png" and not _ended(path):
+        # All pixels may be there, but then nothing has checked them.
+        raise Refusal(f"{path}: cut off at its end; replace the file of id '{path.stem}'")
+    return mask
+
+
+def _ended(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-len(END), os.SEEK_END)
+        return file.read() == END
 
 
 def read_ids(path: Path) -> tuple[np.ndarray, str | None]:

@@ -107,7 +107,10 @@ def test_every_recipe_of_every_dataset_is_valid():
     ("path", "said"),
     [
         ("results/toy/s0/plan/cam_train/model.json", "no cam 'plan' for cam_train.*'plain'"),
-        ("results/toy/s0/plain/irn/seeds", "no mask 'irn' for crf_refine, expected .*crf"),
+        (
+            "results/toy/s0/plain/irn/seeds",
+            "no mask 'irn' for crf_refine, expected one of amn_seeds, crf, psa_seeds",
+        ),
         ("results/toy/s0/amm/cam_infer/cams", "no cam 'amm' for cam_infer, .* mean 'amn'"),
         ("results/toi/s0/plain/cam_infer/cams/", "no data 'toi'.*'toy'"),
         ("results/toy/s0/plain/cam_trian/model.json", "no stage.*cam_train/model.json"),

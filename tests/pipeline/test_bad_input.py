@@ -136,7 +136,10 @@ def desk(trained, tmp_path, capsys) -> Iterator[Desk]:
         (("cam_trian", *CAM), "Did you mean 'cam_train'?"),
         (("cam_train", "toy", "s0", "plian"), "cam 'plian' is no block of params.yaml"),
         (("cam_train", "toy", "s0", "plian"), "Did you mean 'plain'?"),
-        (("seg_train", *CAM, "irm", "deeplabv2"), "expected one of crf, "),
+        (
+            ("seg_train", *CAM, "irm", "deeplabv2"),
+            "expected one of crf, amn_seeds, irn, psa_seeds, psa, superpixel, none",
+        ),
         (("crf_refine", *CAM, "irn"), "mask.irn.toy: found no block 'crf_refine'"),
         (("prepare", "toyy"), "Did you mean 'toy'?"),
     ],
@@ -181,7 +184,12 @@ def test_a_wrong_number(desk, keys, value, said):
 @pytest.mark.parametrize(
     ("stage", "axes", "keys", "allowed"),
     [
-        ("seg_train", SEG, "seg.deeplabv2.toy.seg_train.head", "deeplabv1, deeplabv2"),
+        (
+            "seg_train",
+            SEG,
+            "seg.deeplabv2.toy.seg_train.head",
+            "deeplabv1, deeplabv2, deeplabv3plus, ocr",
+        ),
         ("seg_train", SEG, "seg.deeplabv2.toy.seg_train.loss", "cross_entropy"),
         ("wsis_train", INST, "inst.maskrcnn.toy.wsis_train.head", "maskrcnn"),
     ],

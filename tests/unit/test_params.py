@@ -140,12 +140,16 @@ def test_a_value_out_of_range_is_refused(where, value, said):
         (
             "run.cam",
             ["plane"],
-            "'plane', expected one of plain, plain_fbr, ",
+            f"'plane', expected one of {', '.join(BLOCKS['cam'])}. Did you mean 'plain'?",
         ),
         ("run.irn", ["crf"], "'crf', expected one of irn."),
         ("run.amn", ["plain"], "'plain', expected one of amn, amn_fbr."),
         ("run.base", ["amn"], "'amn', expected one of plain, plain_fbr, "),
-        (f"{TRAIN}.method", "plian", "'plian', expected one of plain, "),
+        (
+            f"{TRAIN}.method",
+            "plian",
+            "'plian', expected one of plain, seam, eps, ppc, amn. Did you mean 'plain'?",
+        ),
         (f"{TRAIN}.network.name", "smal", "'smal', expected one of small, mobilenet_v2, resnet50"),
         ("seg.deeplabv2.voc.seg_train.head", "deeplab", "'deeplab', expected one of deeplabv1, d"),
         ("seg.deeplabv2.toy.seg_train.loss", "entropy", "'entropy', expected one of cross_entropy"),

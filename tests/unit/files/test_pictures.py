@@ -113,8 +113,7 @@ def test_a_truncated_picture_is_refused_wherever_it_ends(tmp_path, name, write, 
     file = tmp_path / name
     write(file, array)
     content = file.read_bytes()
-    rest = 22  # the end mark and checksums: without them a PNG still gives every pixel
-    for end in range(0, len(content) - rest, 7):
+    for end in [*range(0, len(content), 7), len(content) - 1]:
         file.write_bytes(content[:end])
         with pytest.raises(Refusal, match="id 'a'"):
             read(file)
