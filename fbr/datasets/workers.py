@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from fbr.errors import Refusal
@@ -27,16 +28,29 @@ def in_order(work: Callable[[Item], Made], items: list[Item], processes: int) ->
     if processes == 1 or len(items) < FEW:
         yield from map(work, items)
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
+    with single_threaded(processes, "prepare") as pool:
+        yield from pool.map(work, items, chunksize=CHUNK)
+
+
+@contextmanager
+def single_threaded(processes: int, stage: str) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes of one thread each, started fresh; what is left is dropped at the end."""
+    # More matrix threads would only be in each other's way.
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
     context = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        try:
-            yield from pool.map(work, items, chunksize=CHUNK)
-        except BrokenProcessPool:
-            raise Refusal(
-                f"one of {processes} processes died, most likely for want of memory; give prepare "
-                "fewer threads in dvc.yaml and run it again"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            try:
+                yield pool
+            except BrokenProcessPool:
+                raise Refusal(
+                    f"a worker died, most likely for want of memory; {processes} ran at once: give "
+                    f"{stage} fewer threads in dvc.yaml and rerun, it goes on where it stopped"
+                ) from None
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
