@@ -100,8 +100,9 @@ class Setting:
 
 
 def backward(losses):
+    means = [x if isinstance(x, Tensor) else x[0] / x[1] for x in losses.values()]
     # What is only watched has no gradient.
-    sum(x for x in losses.values() if isinstance(x, Tensor) and x.requires_grad).backward()
+    sum(x for x in means if x.requires_grad).backward()
 
 
 def now():
@@ -337,12 +338,14 @@ def batch_of(crop, images):
     return {
         "image": torch.from_numpy(np.stack([s.image for s in scenes])).to(DEVICE),
         "label": torch.tensor([[float(c in s.mask) for c in kinds] for s in scenes]).to(DEVICE),
+        "seeds": torch.from_numpy(np.stack([s.mask for s in scenes])).to(DEVICE),
+        "saliency": torch.from_numpy(np.stack([s.saliency for s in scenes])).to(DEVICE),
         "companions": torch.from_numpy(np.stack([s.companions for s in scenes])).to(DEVICE),
     }
 
 
 def trainer(recipe, batch, fbr):
-    """One step of this recipe; its rate is next to nothing, so that all steps are alike."""
+    """A network, and one step of this recipe; of next to no rate, so that all steps are alike."""
     torch.manual_seed(0)
     net = recipe.network
     backbone = backbones.build(net.name, net.stride, net.freeze)
@@ -363,14 +366,14 @@ def trainer(recipe, batch, fbr):
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return network, step
 
 
 def show_base(data, steps, warm):
     recipe = SETTINGS.of("cam_train", {"cam": "plain_fbr", "data": data})
     batch = batch_of(recipe.crop, recipe.batch)
     plain, carried = timed(
-        steps, *(trainer(recipe, batch, fbr) for fbr in (None, recipe.fbr)), warm=warm
+        steps, *(trainer(recipe, batch, fbr)[1] for fbr in (None, recipe.fbr)), warm=warm
     )
     print(
         f"a step of {data}'s recipe ({recipe.network.name}, batch {recipe.batch}, crop "

@@ -1,0 +1,113 @@
+"""A training step of every CAM method beside the passes of its network alone, and with FBR.
+
+The passes: forward and backward of the backbone, once a view, and of every layer with weights
+behind it, on what they are given in a step; no loss, no optimiser. Each method has a process of its
+own, for its memory.
+
+    python -m benchmarks.cam_methods [--full]
+
+--full: MobileNet-V2 on crops of 225 pixels in place of the toy world's network and images.
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.fbr_step import DEVICE, SETTINGS, batch_of, resident, timed, trainer
+
+METHODS = ("plain", "eps", "amn", "seam", "ppc_seam", "ppc_eps")
+LAYERS = (nn.Conv2d, nn.Linear)
+LARGE = {"crop": 225, "batch": 16}
+
+
+class Measured(NamedTuple):
+    """Of one method: milliseconds of its step and of its passes, and megabytes at the most."""
+
+    step: float
+    passes: float
+    memory: float
+    images: int
+
+
+def measured(name: str, full: bool) -> Measured:
+    recipe = recipe_of(name, full)
+    batch = batch_of(recipe.crop, recipe.batch)
+    network, step = trainer(recipe, batch, recipe.fbr)
+    step()  # the parts that are made when first asked for
+    calls = recorded(network, step)
+    memory = resident("VmHWM") if DEVICE.type == "cpu" else torch.cuda.max_memory_allocated() / 1e6
+    times = timed(3 if full else 8, step, lambda: replay(calls))
+    return Measured(*times, memory, recipe.batch)
+
+
+def recipe_of(name: str, full: bool):
+    stage = "amn_train" if name.startswith("amn") else "cam_train"
+    recipe = SETTINGS.of(stage, {"cam": name, "amn": name, "data": "toy"})
+    if not full:
+        return recipe
+    spec = {"name": "mobilenet_v2", "stride": 16, "freeze": 3, "weights": "none"}
+    options = dict(recipe.options)
+    if "view" in options:
+        options |= {"view": 96, "level_widths": [32, 64]}
+    return recipe.model_copy(
+        update=LARGE | {"network": recipe.network.model_copy(update=spec), "options": options}
+    )
+
+
+def recorded(network, step):
+    """What each layer with weights was given in one step: (layer, input, its gradient wanted)."""
+    inside = set(network.backbone.modules())
+    watched = [m for m in network.modules() if isinstance(m, LAYERS) and m not in inside]
+    calls = []
+
+    def note(layer, given):
+        calls.append((layer, given[0].detach(), given[0].requires_grad))
+
+    handles = [m.register_forward_pre_hook(note) for m in (network.backbone, *watched)]
+    step()
+    for handle in handles:
+        handle.remove()
+    return calls
+
+
+def replay(calls):
+    """Each layer forward and backward by itself; of a backbone, the last level has the gradient."""
+    for layer, given, wanted in calls:
+        layer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            seen = layer(given.requires_grad_(wanted))
+        last = seen if isinstance(seen, Tensor) else seen[-1]
+        if last.requires_grad:
+            last.backward(torch.ones_like(last))
+        given.requires_grad_(False)
+
+
+def main(full=False):
+    """Print a row a method."""
+    recipe = recipe_of("plain", full)
+    print(
+        f"{DEVICE.type}, {torch.get_num_threads()} threads, {recipe.network.name}, "
+        f"batch {recipe.batch}, crop {recipe.crop}; ms"
+    )
+    print(f"{'':<12}{'passes':>8}{'step':>8}{'times':>7}{'img/s':>8}{'MB':>7}   with FBR", end="")
+    print(f"{'times':>12}{'img/s':>8}{'MB':>7}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
+        for name in METHODS:
+            alone, carried = (
+                fresh.submit(measured, n, full).result() for n in (name, f"{name}_fbr")
+            )
+            print(
+                f"{name:<12}{alone.passes:8.0f}{alone.step:8.0f}{alone.step / alone.passes:7.2f}"
+                f"{1000 * alone.images / alone.step:8.1f}{alone.memory:7.0f}"
+                f"{carried.step:11.0f}{carried.step / alone.step:12.2f}"
+                f"{1000 * carried.images / carried.step:8.1f}{carried.memory:7.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main("--full" in sys.argv[1:])
