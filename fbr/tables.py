@@ -109,8 +109,8 @@ class Reading:
         there = {row.name: row for row in self._study.rows}
         own = [Row(label=row.label, row=row.name) for row in there.values()]
         for row in self.block.rows or own:
-            variant = chosen(there, row.row, f"{self.block.study.file}: {self._study.name}").variant
-            yield row, self.block.axes(row) | {"data": self._study.data, "cam": variant}
+            found = chosen(there, row.row, f"{self.block.study.file}: {self._study.name}")
+            yield row, self.block.axes(row) | {"data": self._study.data} | found.axes
 
     @cached_property
     def _asked(self) -> plan.Study | None:

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,6 +23,13 @@ SHARES = {
     "miou_oracle": "oracle",
     "spill_background": "on background",
     "spill_companions": "on companions",
+}
+OF_LABELS = {  # of masks and predictions
+    "miou": "mIoU",
+    "miou_oracle": "oracle",
+    "boundary_iou": "boundary",
+    "fp": "over",
+    "fn": "under",
 }
 _OPEN, _CLOSE = r"<!-- study:(\S+) -->", "<!-- /study -->"
 _SECTION = re.compile(rf"({_OPEN}\n).*?({_CLOSE})", re.DOTALL)
@@ -80,8 +87,10 @@ def filled(text: str, parts: Mapping[str, str], page: Path) -> str:
 def shown(table: plan.Table, scores: Scores) -> Table:
     """One line a row: mean ± standard deviation over seeds, and the paired gain on the baseline."""
     runs = [run for seeds in scores.values() for run in seeds.values()]
-    always = ("miou", "miou_oracle")
-    shares = {k: name for k, name in SHARES.items() if k in always or any(k in r for r in runs)}
+    maps = table.stage == "cam_eval"
+    always = ("miou", "miou_oracle") if maps else ("miou",)
+    named = SHARES if maps else OF_LABELS
+    shares = {k: name for k, name in named.items() if k in always or any(k in r for r in runs)}
     others = sorted({split for run in runs for split in _others(run)})
     shares |= {f"miou_{split}": f"mIoU, {split}" for split in others}
     columns = [table.swept or "row", "seeds", *shares.values()]
@@ -96,7 +105,8 @@ def shown(table: plan.Table, scores: Scores) -> Table:
         if table.baseline:
             cells += [_gain(seeds, scores[table.baseline.name], key) for key in gains]
         lines.append((*cells, _spread((run["seconds"] for run in seeds.values()), 0)))
-    return Table((*columns, "training, s"), tuple(lines), _caption(table, runs))
+    spent = "training, s" if maps else "all stages, s"
+    return Table((*columns, spent), tuple(lines), _caption(table, runs))
 
 
 def _percent(seeds: Mapping[str, Mapping[str, Any]], key: str) -> Number | None:
@@ -113,14 +123,13 @@ def _spread(values: Iterable[float | None], digits: int = 1) -> Number | None:
 
 
 def _others(run: Mapping[str, Any]) -> list[str]:
-    """Names of further splits that a run was scored on."""
-    return [
-        key.removeprefix("miou_") for key in run if key.startswith("miou_") and "oracle" not in key
-    ]
+    """Names of further splits, or ways of testing, that a run was scored on."""
+    names = [key.removeprefix("miou_") for key in run if key.startswith("miou_")]
+    return [n for n in names if n not in ("low", "high") and not n.startswith("oracle")]
 
 
 def _further(scores: Mapping[str, Scores]) -> list[str]:
-    """Keys of the scores on further splits."""
+    """Keys of the scores on further splits, or in further ways."""
     runs = [run for table in scores.values() for row in table.values() for run in row.values()]
     return sorted({f"miou_{split}" for run in runs for split in _others(run)})
 
@@ -138,7 +147,7 @@ def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping], key: str) 
 
 def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
     """What the numbers are on, and how to read them."""
-    on = {f"{r['split']} ({r['images']} images), fixed threshold {r['threshold']:g}" for r in runs}
+    on = {f"{run['split']} ({run['images']} images), {_rule(run)}" for run in runs}
     said = f"{table.data}, {'; '.join(sorted(on)) or 'nothing run yet'}. "
     said += f"Percent, mean ± standard deviation over seeds, {len(table.seeds)} wanted."
     if table.baseline:
@@ -147,6 +156,15 @@ def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
             "confidence interval (Student's t)."
         )
     return said
+
+
+def _rule(run: Mapping[str, Any]) -> str:
+    """How labels were made."""
+    if "threshold" in run:
+        return f"fixed threshold {run['threshold']:g}"
+    scales = ", ".join(f"{scale:g}" for scale in run["scales"])
+    more = [", flip"] * run["flip"] + [", CRF"] * run["crf"]
+    return f"scales {scales}{''.join(more)}"
 
 
 def curve(table: plan.Table, scores: Scores) -> str:
@@ -158,11 +176,13 @@ def curve(table: plan.Table, scores: Scores) -> str:
     return plots.dots(names, values, spreads, f"{table.name}, {table.data}", table.swept, "mIoU, %")
 
 
-def singles(tables: Iterable[plan.Table], scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+def singles(tables: Sequence[plan.Table], scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
     """Every finished run, unrounded; `variant` names the folder of its results."""
+    labels = OF_LABELS if any(table.stage != "cam_eval" for table in tables) else {}
+    keys = dict.fromkeys((*SHARES, *labels, *_further(scores), "seconds"))
     return [
         {"table": table.name, "row": row.name, "variant": row.variant, "seed": seed}
-        | {key: run.get(key) for key in (*SHARES, *_further(scores), "seconds")}
+        | {key: run.get(key) for key in keys}
         for table in tables
         for row in table.rows
         for seed, run in scores[table.name][row.name].items()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from fbr import params, pipeline
 from fbr.errors import Refusal
 from fbr.files.atomic import write_text
 from fbr.files.tables import read_json
+from fbr.study import plan
 from fbr.study.plan import Axes, Study
 from fbr.workspace import AXES, DOWNLOADS, Workspace
 
@@ -35,9 +37,8 @@ class Place:
     def set_up(self) -> None:
         """Write and link what the engine reads; scores of recipes that have changed are dropped."""
         if self._written != self.blocks:
-            for file in self.workspace.root.glob(_score(dict.fromkeys(AXES, "*"))):
-                _, *names = file.relative_to(self.workspace.root).parts
-                if not self._current(dict(zip(AXES, names, strict=False))):
+            for file, axes in self._scores():
+                if not self._current(axes):
                     file.unlink()
             text = yaml.dump(self.blocks, Dumper=_Plain, sort_keys=False, allow_unicode=True)
             write_text(self.workspace.params, text)
@@ -50,8 +51,16 @@ class Place:
             if source.exists() and not link.is_symlink():
                 link.symlink_to(Path("..", "..", name))
 
+    def _scores(self) -> Iterator[tuple[Path, Axes]]:
+        """Every score that is there, of maps, masks and predictions."""
+        for stage in plan.SCORED.values():
+            pattern = Workspace().path(stage, "metrics.json", dict.fromkeys(AXES, "*"))
+            for file in self.workspace.root.glob(str(pattern)):
+                _, *names = file.relative_to(self.workspace.root).parts[:-2]
+                yield file, dict(zip(AXES, names, strict=False))
+
     def score(self, axes: Axes) -> dict[str, Any] | None:
-        """metrics.json of a run, with the `seconds` that its training took.
+        """metrics.json of a run, with `seconds`: of maps the last training's, else all stages'.
 
         None unless it is of the recipe as it is now, and no stage before it has begun anew since.
         """
@@ -60,13 +69,20 @@ class Place:
             return None
         behind = [(stage.name, own) for stage, own in self._behind(axes)]
         records = [self.workspace.beside(*instance) / "run.json" for instance in behind]
-        runs = [read_json(record) for record in records if record.is_file()]
-        started = [run["started"] for run in runs]
-        if started != sorted(started) or any(run["seconds"] is None for run in runs):
+        runs = [read_json(record) if record.is_file() else None for record in records]
+        known = [run for run in runs if run is not None]
+        started = [run["started"] for run in known]
+        if started != sorted(started) or any(run["seconds"] is None for run in known):
             return None
-        trained = [f for f, (name, _) in zip(records, behind, strict=True) if "_train" in name][-1]
-        seconds = read_json(trained)["seconds"] if trained.is_file() else None
-        return read_json(file) | {"seconds": seconds}
+        names = [name for name, _ in behind]
+        counted = [run for name, run in zip(names, runs, strict=True) if name != "prepare"]
+        if plan.scored(axes) == "cam_eval":
+            trained = [run for name, run in zip(names, runs, strict=True) if "_train" in name]
+            counted = trained[-1:]
+        seconds = None if None in counted else sum(run["seconds"] for run in counted)
+        found = read_json(file)
+        ways = {f"miou_{name}": way["miou"] for name, way in found.get("also", {}).items()}
+        return found | ways | {"seconds": seconds}
 
     def _current(self, axes: Axes) -> bool:
         """Whether the params.yaml that results were made with asks for the same as the study."""
@@ -109,7 +125,7 @@ class _Plain(yaml.SafeDumper):
 
 
 def _score(axes: Axes) -> str:
-    return str(Workspace().path("cam_eval", "metrics.json", axes))
+    return str(Workspace().path(plan.scored(axes), "metrics.json", axes))
 
 
 def _found(blocks: dict, *keys: str) -> Any:

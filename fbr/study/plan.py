@@ -13,23 +13,30 @@ from pydantic import Field, model_validator
 
 from fbr import params
 from fbr.errors import Refusal, one_of
-from fbr.params import CamBlock, Name, Params, Strict
+from fbr.params import CamBlock, MaskBlock, Name, Params, SegBlock, Strict
 
 Axes = dict[str, str]
+BLOCKS: dict[str, type[Strict]] = {"cam": CamBlock, "mask": MaskBlock, "seg": SegBlock}
+SCORED = {"cam": "cam_eval", "mask": "mask_eval", "seg": "seg_eval"}
+_KEY = {"cam": "base", "mask": "mask", "seg": "seg"}  # of a table
+Recipes = dict[str, tuple[str, dict]]  # axis → where a block starts, and its content
 
 
 class RowBlock(Strict):
-    """A recipe: the table's base unless `cam` or `over` say otherwise, then changed by `set`."""
+    """Recipes: the table's unless the row names others or starts `over` a row; then `set`."""
 
     label: str | None = None
-    cam: Name | None = None  # another block under cam:
+    cam: Name | None = None  # other blocks under cam:, mask: and seg:
+    mask: Name | None = None
+    seg: Name | None = None
     over: Name | None = None  # an earlier row of the table
-    set: dict[str, Any] = Field({})  # dotted keys of cam.<block>.<data>, as in cam_train.lr
+    set: dict[str, Any] = Field({})  # dotted keys of <axis>.<block>.<data>, as in cam_train.lr
 
     @model_validator(mode="after")
     def _one_start(self) -> "RowBlock":
-        if self.cam and self.over:
-            raise ValueError("expected one of 'cam' and 'over', a row starts in one place")
+        for axis in BLOCKS:
+            if self.over and getattr(self, axis):
+                raise ValueError(f"expected one of '{axis}' and 'over', a row starts in one place")
         return self
 
 
@@ -43,7 +50,9 @@ class Sweep(Strict):
 class TableBlock(Strict):
     data: Name
     seeds: Annotated[list[Name], Field(min_length=1)]
-    base: Name
+    base: Name  # under cam:, whose maps are scored,
+    mask: Name | None = None  # unless masks are,
+    seg: Name | None = None  # or a network's predictions
     baseline: str | int | float | None = None  # the row that others are compared with
     rows: dict[Name, RowBlock] = Field({})
     sweep: Sweep | None = None
@@ -54,7 +63,22 @@ class TableBlock(Strict):
             raise ValueError("expected 'rows' or 'sweep'")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}, expected each once")
+        if self.seg and not self.mask:
+            raise ValueError("found 'seg' without 'mask', expected the masks that it learns from")
+        for name, row in self.rows.items():
+            for axis in ("mask", "seg"):
+                if getattr(row, axis) and not getattr(self, axis):
+                    raise ValueError(
+                        f"row '{name}' has '{axis}', expected one of the table, too: all rows of "
+                        "a table are scored at one stage"
+                    )
         return self
+
+    @property
+    def start(self) -> Axes:
+        """The blocks that rows start from."""
+        named = {"cam": self.base, "mask": self.mask, "seg": self.seg}
+        return {axis: name for axis, name in named.items() if name is not None}
 
 
 class StudyBlock(Strict):
@@ -67,11 +91,16 @@ class StudyBlock(Strict):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table, and the block under `cam:` that holds its recipe."""
+    """One line of a table, and the blocks that hold its recipes: axis → name."""
 
     name: str
     label: str
-    variant: str
+    axes: Axes
+
+    @property
+    def variant(self) -> str:
+        """The folder of its results, in that of a seed."""
+        return "/".join(self.axes.values())
 
 
 @dataclass(frozen=True)
@@ -86,9 +115,14 @@ class Table:
     swept: str | None
     sweep: tuple[Row, ...]
 
+    @property
+    def stage(self) -> str:
+        """The one that scores its rows."""
+        return scored(self.rows[0].axes)
+
     def runs(self, row: Row) -> list[Axes]:
         """A row under every seed."""
-        return [{"data": self.data, "seed": seed, "cam": row.variant} for seed in self.seeds]
+        return [{"data": self.data, "seed": seed, **row.axes} for seed in self.seeds]
 
 
 @dataclass(frozen=True)
@@ -99,6 +133,11 @@ class Study:
     page: Path
     blocks: dict[str, Any]
     tables: tuple[Table, ...]
+
+
+def scored(axes: Axes) -> str:
+    """The stage that scores what these axes lead to: maps, masks or predictions."""
+    return SCORED[[axis for axis in BLOCKS if axis in axes][-1]]
 
 
 def load(file: Path, numbers: Path) -> Study:
@@ -131,15 +170,21 @@ def _table(name: str, asked: TableBlock, blocks: dict, file: str) -> Table:
     rows = [*asked.rows.items()]
     rows += [(str(value), RowBlock(set={asked.sweep.key: value})) for value in swept]
     made: dict[str, Row] = {}
-    recipes: dict[str, tuple[str, dict]] = {}
+    recipes: dict[str, Recipes] = {}
     for row, change in rows:
         here = f"{where}.rows.{row}" if row in asked.rows else f"{where}.sweep: {row}"
         if row in made:
             raise Refusal(f"{here}: found '{row}' twice, expected rows and values to differ")
-        start, block = _start(change, asked, blocks["cam"], recipes, here)
-        recipes[row] = start, changed(block, change.set, here)
-        variant = _variant(*recipes[row], asked.data, blocks["cam"], here)
-        made[row] = Row(row, change.label or row, variant)
+        start = _start(change, asked, blocks, recipes, here)
+        recipes[row] = {
+            axis: (name, changed(block, _of(axis, change.set, start), here))
+            for axis, (name, block) in start.items()
+        }
+        axes = {
+            axis: _variant(axis, *recipe, asked.data, blocks[axis], here)
+            for axis, recipe in recipes[row].items()
+        }
+        made[row] = Row(row, change.label or row, axes)
     if asked.baseline is not None:
         one_of(made, str(asked.baseline), f"{where}.baseline")
     return Table(
@@ -154,16 +199,30 @@ def _table(name: str, asked: TableBlock, blocks: dict, file: str) -> Table:
 
 
 def _start(
-    change: RowBlock, table: TableBlock, cam: dict, recipes: dict[str, tuple[str, dict]], where: str
-) -> tuple[str, dict]:
-    """The block that a row changes, and the name that it has in params.yaml or came from."""
+    change: RowBlock, table: TableBlock, blocks: dict, recipes: dict[str, Recipes], where: str
+) -> Recipes:
+    """The blocks that a row changes, and the names that they have in params.yaml or came from."""
     if change.over:
         one_of(recipes, change.over, f"{where}.over, of the rows before it")
         return recipes[change.over]
-    start = change.cam or table.base
-    one_of(cam, start, f"{where}.cam" if change.cam else f"{where}: base")
-    one_of(cam[start], table.data, f"{where}: datasets of cam.{start}")
-    return start, cam[start][table.data]
+    found = {}
+    for axis, base in table.start.items():
+        own = getattr(change, axis)
+        name = own or base
+        one_of(blocks[axis], name, f"{where}.{axis}" if own else f"{where}: {_KEY[axis]}")
+        one_of(blocks[axis][name], table.data, f"{where}: datasets of {axis}.{name}")
+        found[axis] = name, blocks[axis][name][table.data]
+    return found
+
+
+def _of(axis: str, keys: dict[str, Any], start: Recipes) -> dict[str, Any]:
+    """Those of the dotted keys whose stage is one of this axis; strange ones are for the first."""
+
+    def owner(key: str) -> str:
+        stage = key.partition(".")[0]
+        return next((a for a in start if stage in BLOCKS[a].model_fields), "cam")
+
+    return {key: value for key, value in keys.items() if owner(key) == axis}
 
 
 def changed(block: dict, keys: dict[str, Any], where: str) -> dict:
@@ -182,17 +241,18 @@ def changed(block: dict, keys: dict[str, Any], where: str) -> dict:
     return block
 
 
-def _variant(start: str, block: dict, data: str, cam: dict, where: str) -> str:
-    """The name of the block with this content; a new one is added under `cam:`.
+def _variant(axis: str, start: str, block: dict, data: str, there: dict, where: str) -> str:
+    """The name of the block with this content; a new one is added `there`, under its axis.
 
     The name is made of where the row starts and of what it changes there, not of the content: an
     edit of the start is then an edit of known blocks, and runs only the stages that it concerns.
     """
-    asked = params.check(block, CamBlock, where)
-    for name in (start, *cam):
-        if data in cam[name] and CamBlock.model_validate(cam[name][data]) == asked:
+    model = BLOCKS[axis]
+    asked = params.check(block, model, where)
+    for name in (start, *there):
+        if data in there[name] and model.model_validate(there[name][data]) == asked:
             return name
-    before = _leaves(CamBlock.model_validate(cam[start][data]))
+    before = _leaves(model.model_validate(there[start][data]))
     after = _leaves(asked)
     change = {
         key: after.get(key)
@@ -203,11 +263,11 @@ def _variant(start: str, block: dict, data: str, cam: dict, where: str) -> str:
     slug = re.sub(r"\W+", "_", said, flags=re.ASCII)[:40].strip("_")
     digest = hashlib.sha256(json.dumps(change).encode()).hexdigest()
     name = f"{start}_{slug}_{digest[:6]}"
-    cam.setdefault(name, {})[data] = block
+    there.setdefault(name, {})[data] = block
     return name
 
 
-def _leaves(block: CamBlock) -> dict[str, Any]:
+def _leaves(block: Strict) -> dict[str, Any]:
     """Dotted key → value of what is written in a block, numbers in the type of their field."""
 
     def walk(node: object, path: str) -> Iterator[tuple[str, Any]]:

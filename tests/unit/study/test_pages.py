@@ -12,7 +12,7 @@ from fbr.show.tables import Number
 from fbr.study import pages
 from fbr.study.plan import Row, Study, Table
 
-A, B, C = (Row(name, f"+ {name}", f"plain_{name}") for name in "abc")
+A, B, C = (Row(name, f"+ {name}", {"cam": f"plain_{name}"}) for name in "abc")
 TABLE = Table("t", "toy", ("s0", "s1", "s2"), (A, B, C), A, None, ())
 
 
@@ -63,6 +63,36 @@ def test_spill_is_shown_where_it_was_measured():
     assert table.columns[4] == "on background"
     assert "on companions" not in table.columns
     assert [str(row[4]) for row in table.rows] == ["None", "None", "50.0"]
+
+
+def test_an_interval_over_images_is_no_split():
+    runs = SCORES["a"] | {"s0": run(0.4, miou_low=0.3, miou_high=0.5, miou_val=0.2)}
+    table = pages.shown(TABLE, SCORES | {"a": runs})
+    assert table.columns[4:6] == ("mIoU, val", "mIoU − + a")
+
+
+def test_predictions_have_boundaries_and_ways_and_what_all_stages_took(tmp_path):
+    row = Row("a", "A", {"cam": "plain", "mask": "crf", "seg": "deeplabv2"})
+    table = Table("t", "toy", ("s0",), (row,), None, None, ())
+    on = {"split": "val", "images": 12, "scales": [0.5, 1.0], "flip": True, "crf": True}
+    score = {"miou": 0.5, "boundary_iou": 0.3, "fp": 0.2, "fn": 0.1, "seconds": 90.0} | on
+    found = {"a": {"s0": score | {"miou_single": 0.4}}}
+    shown = pages.shown(table, found)
+    assert shown.columns == (
+        *("row", "seeds", "mIoU", "boundary", "over", "under", "mIoU, single", "all stages, s"),
+    )
+    assert [str(cell) for cell in shown.rows[0][2:]] == [
+        "50.0",
+        "30.0",
+        "20.0",
+        "10.0",
+        "40.0",
+        "90",
+    ]
+    assert "val (12 images), scales 0.5, 1, flip, CRF." in shown.caption
+    (single,) = pages.singles([table], {"t": found})
+    assert single["variant"] == "plain/crf/deeplabv2"
+    assert (single["boundary_iou"], single["fp"], single["miou_single"]) == (0.3, 0.2, 0.4)
 
 
 def test_nothing_run_is_a_table_too():

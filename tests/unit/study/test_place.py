@@ -124,6 +124,36 @@ def test_a_second_round_is_of_the_seeds_it_came_from(home, study, finish):
     assert place.score(axes(asked, "second")) is None
 
 
+def test_predictions_took_what_all_stages_before_them_took(home, load):
+    def study(**more):
+        table = {"data": "toy", "seeds": ["s0"], "base": "amn", "mask": "crf", "seg": "deeplabv2"}
+        return load({"t": table | {"rows": {"a": {}}}}, **more)
+
+    asked = study()
+    place = Place(home, asked)
+    place.set_up()
+    own = axes(asked, "a")
+    behind = [(stage.name, where) for stage, where in place._behind(own)]
+    for number, (stage, where) in enumerate(behind):
+        record = {"stage": stage, "seconds": 10.0 + number, "started": f"2030-01-01 00:00:{number}"}
+        write_json(place.workspace.beside(stage, where) / "run.json", record)
+    ways = {"single": {"miou": 0.4, "scales": [1.0]}}
+    file = place.workspace.path("seg_eval", "metrics.json", own)
+    write_json(file, {"miou": 0.5, "also": ways})
+    # plain's two stages, its seeds, AMN's two, its masks, the network's two; prepare is shared.
+    assert [stage for stage, _ in behind] == [
+        *("prepare", "cam_train", "cam_infer", "crf_refine", "amn_train", "amn_infer"),
+        *("crf_refine", "seg_train", "seg_eval"),
+    ]
+    score = place.score(own)
+    assert score["seconds"] == 11 + 12 + 13 + 14 + 15 + 16 + 17 + 18
+    assert score["miou_single"] == 0.4
+    other = {"mask": {"crf": {"toy": {"crf_refine": {"threshold": 0.2}}}}}
+    assert Place(home, study(params=other)).score(own) is None
+    Place(home, study(params=other)).set_up()
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_what_was_started_too(tmp_path, number):
     def interrupt() -> None:

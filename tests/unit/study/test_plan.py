@@ -103,9 +103,52 @@ def test_runs_are_rows_under_seeds(load):
     ]
 
 
+def test_rows_reach_to_masks_and_segmentation(load):
+    rows = {
+        "crf": {},
+        "irn": {"mask": "irn"},
+        "longer": {"cam": "seam", "set": {"seg_train.steps": 400, "cam_train.lr": 0.01}},
+        "both": {"over": "longer", "set": {"crf_refine.threshold": 0.25}},
+    }
+    study = load({"t": table(rows, mask="crf", seg="deeplabv2")})
+    (asked,) = study.tables
+    assert asked.stage == "seg_eval"
+    found = {row.name: row.axes for row in asked.rows}
+    assert found["crf"] == {"cam": "plain", "mask": "crf", "seg": "deeplabv2"}
+    assert found["irn"] == {"cam": "plain", "mask": "irn", "seg": "deeplabv2"}
+    longer, both = found["longer"], found["both"]
+    assert study.blocks["cam"][longer["cam"]]["toy"]["cam_train"]["lr"] == 0.01
+    assert study.blocks["seg"][longer["seg"]]["toy"]["seg_train"]["steps"] == 400
+    assert longer["mask"] == "crf"
+    assert study.blocks["mask"][both["mask"]]["toy"]["crf_refine"]["threshold"] == 0.25
+    assert both | {"mask": "crf"} == longer
+    assert asked.rows[1].variant == "plain/irn/deeplabv2"
+    assert asked.runs(asked.rows[1])[1] == {"data": "toy", "seed": "s1", **found["irn"]}
+    (masks,) = load({"t": table(rows={"a": {}}, mask="crf")}).tables
+    assert (masks.stage, masks.rows[0].axes) == ("mask_eval", {"cam": "plain", "mask": "crf"})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"seg": "deeplabv2"}, "found 'seg' without 'mask'"),
+        ({"mask": "crv"}, r"tables\.t\.rows\.a: mask: found 'crv'.*'crf'"),
+        (
+            {"rows": {"a": {"mask": "crf"}}},
+            "row 'a' has 'mask', expected one of the table, too",
+        ),
+        (
+            {"mask": "crf", "rows": {"a": {}, "b": {"over": "a", "mask": "irn"}}},
+            "one of 'mask' and 'over'",
+        ),
+        (
+            {"mask": "crf", "rows": {"a": {"set": {"crf_refine.treshold": 1}}}},
+            r"unknown key 'treshold'.*'threshold'",
+        ),
+        (
+            {"mask": "crf", "rows": {"a": {"set": {"seg_train.lr": 1}}}},
+            "unknown key 'seg_train', known: cam_train",
+        ),
         (
             {"rows": {"a": {"set": {"cam_train.lrr": 1}}}},
             r"rows\.a: cam_train\.lrr: unknown .*'lr'",
