@@ -67,22 +67,23 @@ class Place:
         file = self.workspace.root / _score(axes)
         if not file.is_file() or not self._current(axes):
             return None
-        behind = [(stage.name, own) for stage, own in self._behind(axes)]
-        records = [self.workspace.beside(*instance) / "run.json" for instance in behind]
-        runs = [read_json(record) if record.is_file() else None for record in records]
-        known = [run for run in runs if run is not None]
+        runs = [(stage.name, self._record(stage, own)) for stage, own in self._behind(axes)]
+        known = [run for _, run in runs if run]
         started = [run["started"] for run in known]
         if started != sorted(started) or any(run["seconds"] is None for run in known):
             return None
-        names = [name for name, _ in behind]
-        counted = [run for name, run in zip(names, runs, strict=True) if name != "prepare"]
         if plan.scored(axes) == "cam_eval":
-            trained = [run for name, run in zip(names, runs, strict=True) if "_train" in name]
-            counted = trained[-1:]
-        seconds = None if None in counted else sum(run["seconds"] for run in counted)
+            counted = [run for name, run in runs if "_train" in name][-1:]
+        else:
+            counted = [run for name, run in runs if name != "prepare"]
+        seconds = sum(run["seconds"] for run in counted) if all(counted) else None
         found = read_json(file)
         ways = {f"miou_{name}": way["miou"] for name, way in found.get("also", {}).items()}
         return found | ways | {"seconds": seconds}
+
+    def _record(self, stage: pipeline.Stage, axes: Axes) -> dict[str, Any] | None:
+        file = self.workspace.beside(stage.name, axes) / "run.json"
+        return read_json(file) if file.is_file() else None
 
     def _current(self, axes: Axes) -> bool:
         """Whether the params.yaml that results were made with asks for the same as the study."""
