@@ -65,6 +65,7 @@ Bank = Sequence[tuple[Entry, Seen]]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the pictures of a study's page.")
     parser.add_argument("study", nargs="?", default="fbr", help="as in docs/studies/<study>.yaml")
+    parser.add_argument("--data", help="one dataset; without, all that are prepared")
     parser.add_argument("--plain", default="plain", metavar="ROW", help="the row to improve on")
     parser.add_argument("--intent", default="all", metavar="ROW", help="FBR as published")
     parser.add_argument("--plus", default="plus", metavar="ROW", help="FBR, whose NROIs are shown")
@@ -74,7 +75,7 @@ def main() -> None:
     place = Place(Workspace(), study)
     known = dict.fromkeys(table.data for table in study.tables)
     ready = [d for d in known if place.workspace.path("prepare", "index", {"data": d}).is_file()]
-    for data in ready or known:
+    for data in [asked.data] if asked.data else ready or known:
         rows = (asked.plain, asked.intent, asked.plus)
         picture = drawn(place.workspace, [finished(study, place, data, row) for row in rows], rows)
         file = Path("docs/studies", f"{study.name}-runs", f"{data}.png")
@@ -143,13 +144,13 @@ def looked(model: Path, data: Prepared, entries: list[Entry]) -> dict[Entry, See
     for entry, label in zip(entries, torch.from_numpy(data.labels(entries)), strict=True):
         image = normalise(torch.from_numpy(data.image(entry))[None])
         batch = {"image": image, "label": label[None], "step": described["steps"], "seed": 0}
-        _, features, scores = network.look(batch)
-        z, u = network.background.project(features)
-        seeds = network.background.read(scores, z, batch).label
+        look = network.look(batch)
+        z, u = network.background.project(look.features)
+        seeds = network.background.read(look.scores, z, batch).label
         draws = torch.rand(1, n.nrois, generator=torch.Generator().manual_seed(0))
         regions, counted = nrois(u, seeds == 0, draws, n.start, n.iterations)
         regions = regions[:, : max(1, int(counted.sum()))]
-        grid = features.shape[2:]
+        grid = look.features.shape[2:]
         found[entry] = Seen(u[0], seeds.view(grid), assign(u, regions).view(grid), regions[0])
     return found
 
