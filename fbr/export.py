@@ -28,7 +28,7 @@ def main(argv: list[str], workspace: Workspace) -> int:
 
     model = given.model(chosen.model)
     paths = list(given.photographs(chosen.images)[1].values())[:CHECKED]
-    images = [pictures.read_image(path) for path in paths] or _noise()
+    images = [pictures.read_upright(path) for path in paths] or _noise()
     from fbr.stages import exporting
 
     said = exporting.export(model, Path(chosen.target), images)

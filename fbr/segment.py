@@ -35,7 +35,7 @@ def main(argv: list[str], workspace: Workspace) -> int:
     if len(set(bases)) < len(bases):
         raise Refusal("two images have one name, their regions would meet; run them one by one")
     for path, base in zip(images, bases, strict=True):
-        image = pictures.read_image(path)
+        image = pictures.read_upright(path)
         superpixels, regions = segment(image, asked.superpixels, asked.regions, asked.least)
         mask, overlay = (Path(f"{base}{end}") for end in ("_regions.png", "_overlay.jpg"))
         pictures.write_mask(mask, regions)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
-from PIL import Image
+from PIL import Image, ImageOps
 
 EXPECTED = "expected base64 of a PNG or JPEG, or an array (H, W, 3) of 0 to 255"
 
@@ -61,7 +61,7 @@ def _decoded(image: str | bytes) -> np.ndarray:
     try:
         content = image if isinstance(image, bytes) else base64.b64decode(image, validate=True)
         with Image.open(io.BytesIO(content)) as picture:
-            return np.array(picture.convert("RGB"))
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except (binascii.Error, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as e:
         raise _refused(f"found text that is no image ({e}), {EXPECTED}") from None
 

@@ -135,12 +135,12 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _image(file: Path, target: Path) -> str | None:
     """Link a JPEG, convert what is none or lies on its side; say what was done."""
-    image, lay = pictures.read_upright(file)
-    if not lay and file.suffix.lower() in (".jpg", ".jpeg"):
+    image, upright = pictures.read_upright(file), pictures.is_upright(file)
+    if upright and file.suffix.lower() in (".jpg", ".jpeg"):
         link(file, target)
         return None
     pictures.write_jpeg(target, image)
-    return "images turned upright" if lay else "images converted to JPEG"
+    return "images converted to JPEG" if upright else "images turned upright"
 
 
 def _mask(

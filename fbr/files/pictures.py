@@ -3,12 +3,12 @@
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fbr.errors import Refusal
 from fbr.files.atomic import write_bytes
@@ -30,10 +30,21 @@ def voc_palette() -> np.ndarray:
 
 PALETTE = voc_palette().tobytes()
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
+ORIENTATION = 0x0112  # EXIF's tag of how the camera was held, and what undoes each value
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ON_SIDE = {UPRIGHT[value] for value in (5, 6, 7, 8)}
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode a photograph to (H, W, 3) uint8."""
+    """Decode a photograph to (H, W, 3) uint8, as its pixels are stored."""
     return _decode(path, "RGB")
 
 
@@ -97,17 +108,40 @@ def _by_colour(colours: np.ndarray, path: Path) -> np.ndarray:
     return np.array([table[c] for c in found.tolist()], np.uint8)[places].reshape(code.shape)
 
 
-def read_upright(path: Path) -> tuple[np.ndarray, bool]:
-    """Decode a photograph to (H, W, 3) uint8 as viewers show it, and say if it lay on its side."""
+def read_upright(path: Path) -> np.ndarray:
+    """Decode a photograph to (H, W, 3) uint8 as viewers show it, however the camera was held."""
     with _opened(path) as picture:
-        lay = picture.getexif().get(0x0112, 1) != 1  # the tag of the camera's orientation
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB")), lay
+        turn = _turn(picture)
+        image = picture.convert("RGB")
+        return np.array(image if turn is None else image.transpose(turn))
+
+
+def is_upright(path: Path) -> bool:
+    """Whether a photograph is stored as viewers show it, from its header alone."""
+    with _opened(path) as picture:
+        return _turn(picture) is None
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture, from its header alone."""
+    """(H, W) of a picture as it is stored, from its header alone."""
     with _opened(path) as picture:
         return picture.height, picture.width
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(H, W) of what `read_upright` gives, from the header alone."""
+    with _opened(path) as picture:
+        lies = _turn(picture) in ON_SIDE
+        return picture.size if lies else picture.size[::-1]
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What turns a photograph upright, as its header says; TIFFs Pillow turns by itself."""
+    if picture.format != "TIFF":
+        with suppress(SyntaxError):  # no EXIF after all
+            # Not picture.getexif(), which decodes a PNG for what may come behind its pixels.
+            return UPRIGHT.get(Image.Image.getexif(picture).get(ORIENTATION))
+    return None
 
 
 def is_grey(path: Path) -> bool:

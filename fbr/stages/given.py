@@ -33,8 +33,8 @@ def model(name: str) -> Path:
 def photographs(names: list[str]) -> tuple[list[Entry], dict[str, Path]]:
     """Every image of the named files, folders and patterns, and the path of each by id.
 
-    An id is the stem of a file. Each header is read, so that what is no image is refused before any
-    work begins.
+    An id is the stem of a file, a size that of the image as viewers show it. Each header is read,
+    so that what is no image is refused before any work begins.
     """
     paths: dict[str, Path] = {}
     for path in (path for name in names for path in _files(name)):
@@ -44,7 +44,7 @@ def photographs(names: list[str]) -> tuple[list[Entry], dict[str, Path]]:
                 f"{path}: found '{path.stem}' twice, also as {other}; results are named by it, so "
                 "give them folders of their own (--out)"
             )
-    entries = [Entry(id, *pictures.read_size(path), (), ()) for id, path in paths.items()]
+    entries = [Entry(id, *pictures.upright_size(path), (), ()) for id, path in paths.items()]
     return entries, paths
 
 

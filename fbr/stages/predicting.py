@@ -328,7 +328,7 @@ def _seen(
     groups = [g[i : i + batch] for g in alike for i in range(0, len(g), batch)]
 
     def read(group: list[Entry]) -> np.ndarray:
-        return np.stack([pictures.read_image(paths[entry.id]) for entry in group])
+        return np.stack([pictures.read_upright(paths[entry.id]) for entry in group])
 
     for group, images in read_ahead(groups, read):
         try:

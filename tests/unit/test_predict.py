@@ -77,6 +77,25 @@ def test_masks_are_padded_and_seen_in_windows_where_the_numbers_say_so(place, ch
     assert np.any(found["c"] != pictures.read_mask(place / "plain/masks/c.png"))
 
 
+@pytest.mark.parametrize(
+    ("stage", "file"), [("seg_train", "masks/b.png"), ("cam_train", "cams/b.npz")]
+)
+def test_a_photograph_on_its_side_is_seen_upright(place, stage, file):
+    untrained.write(place / "net", stage)
+    upright = pictures.read_image(place / "photographs/c.png")
+    (place / "turned").mkdir()
+    Image.fromarray(upright).save(place / "turned/a.png")
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 6  # turn me right
+    Image.fromarray(np.rot90(upright)).save(place / "turned/b.png", exif=exif)
+    assert predict("net", "turned", "--batch", "2", "--overlays") == 0
+    found = [place / "predictions" / file.replace("b.", f"{id}.") for id in "ab"]
+    assert found[0].read_bytes() == found[1].read_bytes()
+    if stage == "seg_train":
+        assert pictures.read_mask(found[1]).shape == SIZES[2]
+    assert pictures.read_size(place / "predictions/overlays/b.jpg") == SIZES[2]
+
+
 def test_run_lengths_are_the_same_masks(place):
     untrained.write(place / "net", "seg_train")
     assert predict("net", "photographs", "--out", "png") == 0

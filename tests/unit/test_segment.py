@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fbr import cli
 from fbr.files import pictures
@@ -37,6 +38,16 @@ def test_each_image_has_a_line_and_all_go_where_they_are_sent(tmp_path, capsys):
     assert cli.main(["segment", *images, "--out", str(tmp_path / "new" / "place")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert len(list((tmp_path / "new/place").iterdir())) == 4
+
+
+def test_a_photograph_on_its_side_has_upright_regions(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 8
+    Image.fromarray(np.rot90(photograph(9, 12), -1)).save(tmp_path / "a.jpg", exif=exif)
+    assert cli.main(["segment", str(tmp_path / "a.jpg"), "--superpixels", "9"]) == 0
+    assert ": 12×9, " in capsys.readouterr().out
+    assert pictures.read_mask(tmp_path / "a_regions.png").shape == (9, 12)
+    assert pictures.read_size(tmp_path / "a_overlay.jpg") == (9, 12)
 
 
 def test_more_regions_than_a_picture_can_number_are_merged_further():

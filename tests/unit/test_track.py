@@ -361,9 +361,9 @@ def random_images(*sizes):
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
-def encoded(image):
+def encoded(image, **options):
     content = io.BytesIO()
-    Image.fromarray(image).save(content, format="PNG")
+    Image.fromarray(image).save(content, format="PNG", **options)
     return base64.b64encode(content.getvalue()).decode()
 
 
@@ -399,6 +399,18 @@ def test_the_served_model_gives_masks_of_the_kind_that_it_is_asked_in(stored):
     for answer, mask in zip([array, *pngs], masks, strict=True):
         assert answer["classes"] == {str(i): NAMES[i] for i in range(1, 5) if (mask == i).any()}
     assert any(len(np.unique(mask)) > 1 for mask in masks)
+
+
+def test_the_served_model_sees_photographs_upright(stored):
+    import mlflow
+
+    served = mlflow.pyfunc.load_model(str(stored[1]))
+    (image,) = random_images((40, 56))
+    on_its_side = Image.Exif()
+    on_its_side[pictures.ORIENTATION] = 6
+    asked = [encoded(image), encoded(np.rot90(image), exif=on_its_side)]
+    upright, turned = served.predict(pd.DataFrame({"image": asked}))
+    assert turned == upright
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,45 @@ def test_a_photograph_comes_back_nearly(tmp_path):
     assert pictures.read_size(tmp_path / "a.jpg") == (32, 33)
 
 
+def held(orientation: int) -> Image.Exif:
+    """What a camera notes that was held so."""
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 are none
+def test_a_photograph_is_shown_as_viewers_do(tmp_path, ending, orientation):
+    file = tmp_path / f"a.{ending}"
+    Image.fromarray(PHOTOGRAPH).save(file, exif=held(orientation), lossless=True)
+    flipped = {2: np.fliplr, 3: lambda i: np.rot90(i, 2), 4: np.flipud, 8: np.rot90}
+    flipped |= {5: lambda i: i.transpose(1, 0, 2), 6: lambda i: np.rot90(i, -1)}
+    flipped[7] = lambda i: np.rot90(i, 2).transpose(1, 0, 2)
+    expected = flipped.get(orientation, np.asarray)(PHOTOGRAPH)
+    assert np.array_equal(pictures.read_upright(file), expected)
+    assert pictures.upright_size(file) == expected.shape[:2]
+    if ending != "tif":  # those are turned by whoever reads them
+        assert np.array_equal(pictures.read_image(file), PHOTOGRAPH)
+        assert pictures.is_upright(file) == (orientation not in flipped)
+
+
+def test_a_photograph_with_spoilt_exif_is_taken_as_it_is(file):
+    Image.fromarray(PHOTOGRAPH).save(file, exif=b"Exif\0\0garbage")
+    assert np.array_equal(pictures.read_upright(file), PHOTOGRAPH)
+    assert pictures.upright_size(file) == PHOTOGRAPH.shape[:2]
+
+
 @pytest.mark.parametrize(
-    "read", [pictures.read_image, pictures.read_mask, pictures.read_grey, pictures.read_size]
+    "read",
+    [
+        pictures.read_image,
+        pictures.read_upright,
+        pictures.read_mask,
+        pictures.read_grey,
+        pictures.read_size,
+        pictures.upright_size,
+    ],
 )
 class TestBroken:
     def test_a_missing_file_names_the_id(self, file, read):
