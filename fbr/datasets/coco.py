@@ -87,8 +87,8 @@ def build(
             entries.append(entry)
             notes.update(noted)
     found = dict(sorted(notes.items()))
-    if source.saliency:
-        found["saliency"] = saliency.add(root / source.saliency, entries, folders["saliency"])
+    if maps := root / source.saliency if source.saliency else _find(source, root, "Saliency"):
+        found["saliency"] = saliency.add(maps, entries, folders["saliency"])
     return Built(entries, names, found)
 
 

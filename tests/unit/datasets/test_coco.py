@@ -209,6 +209,46 @@ def test_what_a_killed_run_painted_is_not_painted_again(root, folders, monkeypat
     assert coco.build(SOURCE, root, folders) == first
 
 
+@pytest.mark.parametrize(
+    ("folder", "named"), [("coco/Saliency", None), ("maps", "maps"), ("coco/other/Saliency", None)]
+)
+def test_saliency_is_taken_and_its_share_told(root, folders, folder, named):
+    train = "COCO_train2014_000000000007"
+    grey = np.arange(80, dtype=np.uint8).reshape(SIZE)
+    pictures.write_grey(root / folder / f"{train}_sal.png", grey)
+    source = SOURCE.model_copy(update={"saliency": named})
+    built = coco.build(source, root, folders)
+    assert built.found["saliency"] == {"train": "1 of 1", "val": "0 of 1"}
+    assert np.array_equal(pictures.read_grey(folders["saliency"] / f"{train}.png"), grey)
+
+
+def test_a_named_folder_of_saliency_comes_before_the_one_beside(root, folders):
+    for folder, value in (("coco/Saliency", 1), ("maps", 2)):
+        file = root / folder / "COCO_val2014_000000000009.png"
+        pictures.write_grey(file, np.full(SIZE, value, np.uint8))
+    coco.build(SOURCE.model_copy(update={"saliency": "maps"}), root, folders)
+    assert pictures.read_grey(folders["saliency"] / file.name).max() == 2
+
+
+def test_without_saliency_nothing_is_said_of_it(root, folders):
+    assert "saliency" not in coco.build(SOURCE, root, folders).found
+
+
+@pytest.mark.parametrize(
+    ("map_of", "size", "said"),
+    [
+        ("COCO_train2014_000000000008", SIZE, "no saliency map of any image among its 1 pictures"),
+        ("COCO_train2014_000000000007", SIZE[::-1], "8x10 cannot be of id '.*7', which is 10x8"),
+        (None, SIZE, "no such folder, expected saliency maps"),
+    ],
+)
+def test_saliency_of_other_images_is_refused(root, folders, map_of, size, said):
+    if map_of:
+        pictures.write_grey(root / "maps" / f"{map_of}.png", np.zeros(size, np.uint8))
+    with pytest.raises(Refusal, match=f"maps.*: .*{said}"):
+        coco.build(SOURCE.model_copy(update={"saliency": "maps"}), root, folders)
+
+
 def test_the_root_may_be_a_folder_above(root, folders):
     source = SOURCE.model_copy(update={"root": "."})
     assert len(coco.build(source, root, folders).entries) == 2
