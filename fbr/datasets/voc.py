@@ -122,16 +122,25 @@ class Layout:
         return _first(self._masks, f"{id}.png") or _first(self._sbd, f"{id}.mat")
 
     @cached_property
+    def lists(self) -> list[tuple[str, Path]]:
+        """Split and file of every list of ids."""
+        folders = [folder for path in LISTS for folder in self._below(path)]
+        found = [
+            (re.sub(r"^train_?aug$", "train_aug", file.stem.removesuffix("_id")), file)
+            for folder in folders
+            for file in sorted(folder.glob("*.txt"))
+        ]
+        # IRN's voc12 is a package with more than lists.
+        return [(n, file) for n, file in found if n in SPLITS or file.parent.name != "voc12"]
+
+    @cached_property
     def listed(self) -> dict[str, list[str]]:
         """Ids by split, as the lists say it."""
         found: dict[str, list[str]] = {}
-        for folder in [folder for path in LISTS for folder in self._below(path)]:
-            for file in sorted(folder.glob("*.txt")):
-                ids = [Path(line.split()[0]).stem for line in _lines(file) if line.strip()]
-                name = re.sub(r"^train_?aug$", "train_aug", file.stem.removesuffix("_id"))
-                if name in SPLITS or folder.name != "voc12":  # a package with more than lists
-                    found.setdefault(name, list(dict.fromkeys(ids)))
-        return {name: ids for name, ids in found.items() if ids}
+        for name, file in self.lists:
+            if ids := [Path(line.split()[0]).stem for line in _lines(file) if line.strip()]:
+                found.setdefault(name, list(dict.fromkeys(ids)))
+        return found
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
@@ -169,9 +178,13 @@ def _lines(file: Path) -> list[str]:
 
 def missing(source: VocSource, root: Path) -> dict[str, str]:
     """What must be fetched first, by archive; the test images only where they can be."""
-    lacks = Layout(source.places(root), source.train_masks).lacks
-    wanted = [key for key in lacks if key != "test" or key in source.archives]
-    return {key: f"{source.root}: {WHENCE[key].format(masks=source.train_masks)}" for key in wanted}
+    found = Layout(source.places(root), source.train_masks)
+    wanted = [key for key in found.lacks if key != "test" or key in source.archives]
+    where = dict.fromkeys(wanted, source.root)
+    if found.lists and not found.listed:
+        empty = ", ".join(str(file) for _, file in found.lists)
+        where["trainval"] = f"{empty}: found no id in these lists; fetch them again"
+    return {key: f"{where[key]}: {WHENCE[key].format(masks=source.train_masks)}" for key in wanted}
 
 
 def inputs(source: VocSource, root: Path) -> list[Path]:

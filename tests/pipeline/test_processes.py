@@ -83,7 +83,8 @@ def test_one_interrupted_process_with_a_full_bank_equals_one_uninterrupted(tmp_p
     resumed = fit_together.fit(tmp_path, ALONE, name)
     assert all(map(torch.equal, resumed["network"].values(), whole["network"].values()))
     assert resumed["history"] == whole["history"]
-    assert whole["network"]["background.bank.pushed"] > 3 * 50
+    # 50 rows before the first step, and 3 NROIs of 8 images in each of 6: it has wrapped thrice.
+    assert whole["network"]["background.bank.pushed"] > 150
 
 
 @pytest.mark.parametrize("name", fit_together.ALONE)
@@ -94,7 +95,8 @@ def test_two_processes_with_half_the_batch_have_the_bank_of_one(two, name):
         assert all(map(torch.equal, together["bank"].values(), alone["bank"].values()))
         torch.testing.assert_close(together["steps"], alone["steps"], atol=1e-6, rtol=1e-6)
     pushed = [count for part, count in alone["bank"].items() if "pushed" in part]
-    assert min(pushed) > 2 * 50
+    # 3 NROIs of 8 images in each of 5 steps are 120, some images have fewer: twice the 50 it holds.
+    assert min(pushed) > 100
     assert (alone["steps"][:, :4] > 0).all()
 
 

@@ -128,10 +128,20 @@ def test_nothing_is_missing_from_a_whole_devkit(devkit):
 
 
 def test_lists_without_ids_are_refused(devkit, folders):
-    for file in (devkit / "ImageSets" / "Segmentation").glob("*.txt"):
-        file.write_text("")
-    with pytest.raises(Refusal, match="VOC is not there yet"):
+    lists = devkit / "ImageSets" / "Segmentation"
+    for name in LISTS:
+        (lists / f"{name}.txt").write_text("\n")
+    named = ", ".join(str(lists / f"{name}.txt") for name in sorted(LISTS))
+    said = f"{named}: found no id in these lists; fetch them again: VOC 2012: VOCtrainval"
+    with pytest.raises(Refusal, match=f"VOC is not there yet: {said}"):
         build(devkit, folders)
+
+
+def test_a_list_without_ids_gives_way_to_one_elsewhere(devkit, folders):
+    (devkit / "ImageSets" / "Segmentation" / "train.txt").write_text("")
+    (devkit / "voc12").mkdir()
+    (devkit / "voc12" / "train.txt").write_text("a\n")
+    assert build(devkit, folders).entries[0].splits == ("train", "train_aug")
 
 
 @pytest.mark.parametrize(
