@@ -15,7 +15,7 @@ from fbr.files.tables import read_json, write_json
 from fbr.masks.instances import decode
 from fbr.nets.inputs import normalise
 from fbr.params import SegEval
-from fbr.stages import predicting
+from fbr.stages import finders
 from fbr.stages.networks import load
 from fbr.stages.segmenting import applied, segment
 from tests import checkout, untrained
@@ -43,7 +43,7 @@ def test_masks_are_those_of_the_network(place):
     model = untrained.write(place / "net", "seg_train")
     assert predict("net", "photographs", "--overlays") == 0
     network, described = load(model, torch.device("cpu"))
-    numbers = predicting.Masks.alone
+    numbers = finders.Masks.alone
     probable = applied(network, numbers, described)
     for id, size in zip("abcd", SIZES, strict=True):
         mask = pictures.read_mask(place / f"predictions/masks/{id}.png")
@@ -65,7 +65,7 @@ def test_masks_are_padded_and_seen_in_windows_where_the_numbers_say_so(place, ch
     model = untrained.write(place / "net", "seg_train")
     words = [word for key, value in change.items() for word in ("--set", f"{key}={value}")]
     assert predict("net", "photographs", "--batch", "2", *words) == 0
-    numbers = SegEval(**predicting.Masks.alone.model_dump() | change)
+    numbers = SegEval(**finders.Masks.alone.model_dump() | change)
     network, described = load(model, torch.device("cpu"))
     network = applied(network, numbers, described)
     found = {p.stem: pictures.read_mask(p) for p in (place / "predictions/masks").iterdir()}
@@ -152,13 +152,13 @@ def test_what_is_finished_is_not_done_again(place, monkeypatch):
     untrained.write(place / "net", "seg_train")
     assert predict("net", "photographs/[ab].png", "--format", "rle") == 0
     done = []
-    real = predicting.segment
+    real = finders.segment
 
     def counting(network, images, *rest):
         done.append(images.shape[1:3])
         return real(network, images, *rest)
 
-    monkeypatch.setattr(predicting, "segment", counting)
+    monkeypatch.setattr(finders, "segment", counting)
     assert predict("net", "photographs/", "--format", "rle") == 0
     assert done == [SIZES[2], SIZES[3]]
     whole = (place / "predictions/masks.json").read_bytes()
@@ -181,7 +181,7 @@ def test_what_is_finished_is_not_done_again(place, monkeypatch):
 def test_a_stop_in_the_middle_leaves_whole_files_and_goes_on(place, monkeypatch, capsys):
     untrained.write(place / "net", "seg_train")
     pictures_seen = []
-    real = predicting.segment
+    real = finders.segment
 
     def stopping(network, images, *rest):
         if len(pictures_seen) == 2:
@@ -190,10 +190,10 @@ def test_a_stop_in_the_middle_leaves_whole_files_and_goes_on(place, monkeypatch,
         return real(network, images, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predicting, "segment", stopping)
+        patch.setattr(finders, "segment", stopping)
         assert predict("net", "photographs") == 130
     assert len(files(place / "predictions/masks")) == 2
-    monkeypatch.setattr(predicting, "segment", real)
+    monkeypatch.setattr(finders, "segment", real)
     assert predict("net", "photographs") == 0
     assert "predict: 2 of 4 images to do" in capsys.readouterr().err
     assert files(place / "predictions/masks") == ["a.png", "b.png", "c.png", "d.png"]
@@ -214,6 +214,25 @@ def test_a_network_of_the_workspace_takes_the_numbers_of_its_evaluation(place, c
     assert read_json(place / "b/predict.json")["flip"] is True
 
 
+def test_a_broken_params_is_refused_where_it_holds_the_numbers(place, capsys):
+    (place / "dvc.yaml").write_bytes((checkout.ROOT / "dvc.yaml").read_bytes())
+    (place / "params.yaml").write_text("data: [")
+    untrained.write(place / "results/toy/s0/plain/crf/deeplabv2/seg_train", "seg_train")
+    untrained.write(place / "net", "seg_train")
+    assert predict("results/toy/s0/plain/crf/deeplabv2", "photographs/a.png") == 2
+    assert "fbr: params.yaml: not valid YAML" in capsys.readouterr().err
+    assert not (place / "predictions").exists()
+    assert predict("net", "photographs/a.png") == 0
+
+
+def test_a_note_that_a_kill_left_half_written_is_in_nobodys_way(place):
+    untrained.write(place / "net", "seg_train")
+    (place / "predictions").mkdir()
+    (place / "predictions/predict.json.partial").write_text("{")
+    assert predict("net", "photographs/a.png") == 0
+    assert files(place / "predictions") == ["masks/a.png", "predict.json"]
+
+
 def spoil_irn(place):
     described = read_json(place / "net/model.json") | {"stage": "irn_train"}
     write_json(place / "net/model.json", described)
@@ -231,6 +250,13 @@ def spoil_earlier_network(place):
     untrained.write(place / "net", "cam_train")
     untrained.write(place / "net", "seg_train")
     assert predict("net", "photographs/a.png", "--set", "flip=false") == 0
+
+
+def spoil_rates(place):
+    """The same weights, seen through other holes."""
+    assert predict("net", "photographs/a.png") == 0
+    described = read_json(place / "net/model.json") | {"rates": [2, 3]}
+    write_json(place / "net/model.json", described)
 
 
 def nothing(place):
@@ -269,6 +295,8 @@ def spoil_empty(place):
         (spoil_irn, ("net", "photographs"), "network of stage 'irn_train', which is told more"),
         (spoil_other_results, ("net", "photographs"), "predictions: found other things here"),
         (spoil_earlier_network, ("net", "photographs", "--set", "flip=true"), "of other numbers"),
+        (spoil_rates, ("net", "photographs"), "found results of another network"),
+        (nothing, ("net", "photographs", "--set", "split=val"), "found 'split', which chooses"),
         (nothing, ("net", "photographs", "--format", "jpg"), "found 'jpg', expected one of png"),
         (nothing, ("net", "photographs", "--class", "cat"), "finds the classes itself"),
         (nothing, ("net", "photographs", "--set", "scale=2"), "unknown key 'scale'"),
