@@ -155,6 +155,7 @@ class _Record:
         self.key = job.key()
         earlier = read_json(self.file) if self.file.is_file() else {}
         goes_on = earlier.get("seconds") is None and earlier.get("key") == self.key
+        self.continued = bool(earlier) and goes_on
         self.interrupted: str | None = earlier.get("mlflow_run") if goes_on else None
         self._lock, self._ended = threading.Lock(), False
 
@@ -193,6 +194,7 @@ class _Record:
                 "asked": self.job.asked,
                 "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
                 "seconds": self.seconds if self._ended else None,
+                "continued": self.continued,
                 "peak_memory_mb": round(peak / 1024) if self._ended else None,
                 "machine": _machine(),
                 "versions": {

@@ -15,7 +15,7 @@ LAYERS = (
     {"cli"},
     {"plan", "tables"},
     {"check_submission", "convert", "doctor", "segment", "study", "sync"},
-    {"export", "predict", "tour"},
+    {"costs", "export", "predict", "tour"},
     {"stages"},
     {"track", "served", "show", "train"},
     {"datasets", "nets", "cam"},

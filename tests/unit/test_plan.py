@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from fbr import params, plan
+from fbr import costs, params, plan
 from fbr.cli import main
 from fbr.datasets.prepared import Entry, write_index
 from fbr.errors import Refusal
@@ -61,14 +61,14 @@ def ran(home, numbers):
     return ran
 
 
-def items(home, target: str = CAM) -> dict[str, plan.Item]:
-    return {item.stage.name: item for item in plan.Bill(home).items([target])}
+def items(home, target: str = CAM) -> dict[str, costs.Item]:
+    return {item.stage.name: item for item in costs.Bill(home).items([target])}
 
 
 def test_a_training_works_through_its_crops(home, numbers):
     recipe = numbers.of("cam_train", RUN)
     work = recipe.steps * recipe.batch * recipe.crop**2 / 1e6
-    assert plan.Bill(home).work("cam_train", RUN) == work
+    assert costs.Bill(home).work("cam_train", RUN) == work
     assert items(home)["cam_train"].without == pytest.approx(work / 10)
 
 
@@ -76,7 +76,7 @@ def test_other_stages_work_through_images_scales_and_flips(home, numbers):
     world = numbers.data["toy"].prepare
     seen = world.train * world.world.size**2 / 1e6
     scales = numbers.of("cam_infer", RUN).scales
-    bill = plan.Bill(home)
+    bill = costs.Bill(home)
     assert bill.work("cam_eval", RUN) == pytest.approx(seen)
     assert bill.work("cam_infer", RUN) == pytest.approx(2 * seen * sum(s**2 for s in scales))
     assert bill.work("crf_refine", RUN | {"mask": "crf"}) == pytest.approx(seen)
@@ -84,13 +84,35 @@ def test_other_stages_work_through_images_scales_and_flips(home, numbers):
     assert bill.work("prepare", RUN) == pytest.approx(every)
 
 
+def test_more_ways_of_testing_count_by_the_looks_that_they_add(home, numbers):
+    seg = RUN | {"mask": "crf", "seg": "deeplabv2"}
+    world = numbers.data["toy"].prepare
+    seen = world.val * world.world.size**2 / 1e6
+
+    def evaluate(**also: dict) -> None:
+        recipe = {"scales": [1.0], "flip": True, "crf": None, "also": also}
+        checkout.edit(
+            home.params, lambda p: p["seg"]["deeplabv2"]["toy"]["seg_eval"].update(recipe)
+        )
+
+    evaluate()
+    assert costs.Bill(home).work("seg_eval", seg) == pytest.approx(2 * seen)
+    evaluate(
+        plain={"scales": [1.0], "flip": False, "crf": None},
+        half={"scales": [0.5, 1.0], "flip": False, "crf": None},
+    )
+    assert costs.Bill(home).work("seg_eval", seg) == pytest.approx((2 + 0.25) * seen)
+    target = "results/toy/s0/plain/crf/deeplabv2/seg_eval/metrics.json"
+    assert "seg_eval" in items(home, target)
+
+
 def test_a_dataset_counts_as_published_until_it_is_prepared(home):
-    bill = plan.Bill(home)
+    bill = costs.Bill(home)
     assert bill.work("cam_eval", RUN | {"data": "voc"}) == pytest.approx(0.2 * 1464)
     assert bill.work("cam_eval", RUN | {"data": "coco"}) is None
     entries = [Entry("a", 100, 200, ("train", "train_aug"), (1,)), Entry("b", 100, 100, (), ())]
     write_index(home.root / "data" / "voc", entries, ["background", "cat"])
-    assert plan.Bill(home).work("cam_eval", RUN | {"data": "voc"}) == pytest.approx(0.015)
+    assert costs.Bill(home).work("cam_eval", RUN | {"data": "voc"}) == pytest.approx(0.015)
 
 
 def test_what_is_not_recorded_has_its_limit(home):
@@ -109,7 +131,9 @@ def test_what_ran_here_goes_before_the_file(home, ran):
     assert items(home)["cam_eval"].on == "Linux, 2 cores"
 
 
-@pytest.mark.parametrize("more", [{"asked": "other numbers"}, {"seconds": None}, {"cam": "gone"}])
+@pytest.mark.parametrize(
+    "more", [{"asked": "other numbers"}, {"seconds": None}, {"cam": "gone"}, {"continued": True}]
+)
 def test_a_run_of_other_numbers_or_without_an_end_is_no_record(home, ran, more):
     before = items(home)["cam_eval"].seconds
     ran("cam_eval", **{"seconds": 7.0} | more)
@@ -124,9 +148,31 @@ def test_a_gpu_is_told_from_a_cpu(home, ran):
     assert items(home)["cam_eval"].on == "a desk"
 
 
+def test_a_stage_without_a_gpu_is_known_from_a_machine_with_one(home, ran):
+    ran("cam_eval", 7.0, "Linux, 16 cores, 1 × Fast")
+    found = items(home)["cam_eval"]
+    assert (found.seconds, found.on) == (pytest.approx(7), "Linux, 16 cores, 1 × Fast")
+
+
+def test_machines_are_not_mixed_the_last_on_file_counts(home):
+    slow, fast = FILE["records"][0] | {"seconds": 99}, FILE["records"][0] | {"machine": "a rack"}
+    home.costs.write_text(yaml.safe_dump(FILE | {"records": [slow, fast]}))
+    before = items(home)["cam_eval"]
+    assert before.on == "a rack"
+    home.costs.write_text(yaml.safe_dump(FILE | {"records": [fast]}))
+    assert items(home)["cam_eval"].seconds == before.seconds
+
+
+def test_every_stage_that_applies_a_network_is_known_with_it(home):
+    found = costs.Bill(home)
+    assert found._network("psa_infer", RUN | {"mask": "psa"}) == "small/8"
+    assert found._network("irn_infer", RUN | {"mask": "irn"}) == "small/8"
+    assert found._network("crf_refine", RUN | {"mask": "crf"}) is None
+
+
 def test_amn_is_taken_for_a_training_like_the_cam(home, ran, numbers):
     found = items(home, "results/toy/s0/amn/cam_eval/metrics.json")
-    work = plan.Bill(home).work("amn_train", RUN | {"cam": "amn"})
+    work = costs.Bill(home).work("amn_train", RUN | {"cam": "amn"})
     assert found["amn_train"].without == pytest.approx(work / 10)
 
 
@@ -139,7 +185,7 @@ def test_disk_counts_maps_and_models(home, numbers):
 
 
 def test_a_named_target_is_its_paths_and_each_run_is_counted_once(home):
-    bill = plan.Bill(home)
+    bill = costs.Bill(home)
     named = [(i.stage.name, i.done) for i in bill.items(["cam_toy"])]
     assert named == [(i.stage.name, i.done) for i in bill.items([CAM, CAM])]
     assert [name for name, _ in named] == ["prepare", "cam_train", "cam_infer", "cam_eval"]
@@ -150,7 +196,7 @@ def test_what_is_there_is_not_counted(home):
     for path in home.outputs("cam_eval", RUN).values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    found = list(plan.Bill(home).items([CAM]))
+    found = list(costs.Bill(home).items([CAM]))
     assert [item.done for item in found] == [False, False, False, True]
     told = plan.told(found)
     assert [line.split()[:3] for line in told if line.startswith(("cam_eval", "together"))] == [
@@ -185,7 +231,7 @@ def test_the_command_says_what_is_estimated_and_what_is_not(home, capsys):
 def test_what_ran_here_can_be_put_on_file(home, ran, capsys):
     ran("cam_train", 3.0, "Linux, 16 cores, 1 × Fast")
     assert main(["plan", "--record"]) == 0
-    found = params.check(yaml.safe_load(capsys.readouterr().out), plan.Costs, "it").records
+    found = params.check(yaml.safe_load(capsys.readouterr().out), costs.Costs, "it").records
     assert [(r.stage, r.network, r.gpu, r.seconds) for r in found] == [
         ("cam_train", "small/8", "Fast", 3.0)
     ]
@@ -219,5 +265,5 @@ def test_sizes(count, said):
 
 
 def test_the_records_of_the_project_can_be_read():
-    costs = params.check(params.read(checkout.ROOT / "workflow" / "costs.yaml"), plan.Costs, "it")
-    assert {record.stage for record in costs.records} <= set(PATHS)
+    found = params.check(params.read(checkout.ROOT / "workflow" / "costs.yaml"), costs.Costs, "it")
+    assert {record.stage for record in found.records} <= set(PATHS)
