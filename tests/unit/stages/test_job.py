@@ -1,10 +1,14 @@
-"""A job's paths, numbers and fingerprint."""
+"""A job's paths, numbers and fingerprint, and what it leaves in run.json."""
+
+import contextlib
 
 import numpy as np
 import pytest
 
 from fbr.datasets.prepared import Prepared
 from fbr.files import pictures
+from fbr.files.tables import read_json
+from fbr.stages.job import tracked
 
 
 def test_paths_are_those_of_its_axes(job, tmp_path):
@@ -72,3 +76,13 @@ def test_only_rank_zero_writes(job, monkeypatch, rank, first):
     if rank:
         monkeypatch.setenv("RANK", rank)
     assert job("cam_train").first is first
+
+
+def test_a_run_that_went_on_after_a_kill_says_so(job):
+    for killed, continued in ((True, False), (True, True), (False, True), (False, False)):
+        with contextlib.suppress(KeyboardInterrupt), tracked(job("prepare")) as made:
+            if killed:
+                raise KeyboardInterrupt
+        record = read_json(made.beside / "run.json")
+        assert record["continued"] is continued
+        assert (record["seconds"] is None) == killed
