@@ -1,4 +1,4 @@
-"""Class activation maps on disk: small, pickle-free, present classes only.
+"""Class scores on disk, as maps and behind masks: small, pickle-free, present classes only.
 
 Measured on one 375×500 image with two classes: 25 KB, against 1.5 to 15 MB for the usual .npy.
 """
@@ -46,7 +46,7 @@ def read(path: Path) -> Maps:
         raise Refusal(f"{path}: missing, expected the maps of id '{path.stem}'") from None
     except Exception as error:  # numpy, zipfile and zlib name a broken file in a dozen ways
         raise Refusal(
-            f"{path}: cannot be read as maps of id '{path.stem}' ({error}); run cam_infer again"
+            f"{path}: cannot be read as maps of id '{path.stem}' ({error}); run its stage again"
         ) from None
     if cam.ndim != 3 or keys.shape != cam.shape[:1] or size.shape != (2,):
         raise Refusal(

@@ -12,8 +12,7 @@ from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named, unscored
-
-THRESHOLDS = np.arange(60) / 100
+from fbr.stages.thresholds import sweep
 
 
 def run(job: Job) -> None:
@@ -67,9 +66,8 @@ def score(job: Job, entries: list[Entry]) -> None:
 def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill, Scores]:
     """Score the maps of these images at all thresholds, at none, and at the recipe's."""
     folder = job.path("cam_infer", "cams")
-    thresholds = np.union1d(THRESHOLDS, [job.numbers.threshold])
     classes, threshold = len(job.data.classes), job.numbers.threshold
-    curve, spill, fixed = ThresholdCurve(classes, thresholds), Spill(), Scores(classes)
+    curve, spill, fixed = sweep(classes, threshold), Spill(), Scores(classes)
 
     def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
         found = maps.read(folder / f"{entry.id}.npz")

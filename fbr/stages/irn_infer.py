@@ -4,11 +4,10 @@ import numpy as np
 import torch
 
 from fbr.datasets.prepared import Entry
-from fbr.files import maps, pictures
+from fbr.files import maps
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import read_json, write_json
 from fbr.masks import instances
-from fbr.masks.seeds import label_map
 from fbr.masks.walk import random_walk
 from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
@@ -17,6 +16,7 @@ from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
+from fbr.stages.thresholds import write_cut
 from fbr.train.processes import device
 
 
@@ -38,9 +38,9 @@ def run(job: Job) -> None:
 
     for entry, (image, seen) in counted(read_ahead(todo, read), "irn_infer", len(todo)):
         edge, displacement = relations(network, image, here)
-        mask, records = refine(seen, edge, displacement, job.numbers)
+        scores, records = refine(seen, edge, displacement, job.numbers)
         write_json(found / f"{entry.id}.json", [{"image_id": entry.id, **r} for r in records])
-        pictures.write_mask(masks / f"{entry.id}.png", mask)
+        write_cut(masks, entry, scores, job.numbers.threshold)
     merged = [record for e in entries for record in read_json(found / f"{e.id}.json")]
     write_json(job.out("instances.json"), merged)
     masks.finish()
@@ -60,19 +60,21 @@ def relations(
 
 def refine(
     seen: maps.Maps, edge: np.ndarray, displacement: np.ndarray, numbers: IrnInfer
-) -> tuple[np.ndarray, list[dict]]:
-    """Walk from every instance's share of the maps; return the mask (H, W) and COCO records."""
+) -> tuple[maps.Maps, list[dict]]:
+    """Walk from every instance's share of the maps; return class scores and COCO records.
+
+    The scores are those of the grid of `edge`, over the highest at image size.
+    """
     cam = maps.resize(seen.cam.astype(np.float32), edge.shape) ** numbers.cam_power
     shares, ids = instances.instance_cams(cam, seen.keys, instances.label_instances(displacement))
     walked = random_walk(shares, edge, numbers.beta, numbers.exp_times, numbers.radius)
-    walked = maps.resize(walked, seen.size)
-    classes = (
-        np.stack([walked[ids == key].sum(0) for key in seen.keys]) if len(seen.keys) else walked
-    )
-    mask = label_map(classes / max(classes.max(initial=0), 1e-5), seen.keys, numbers.threshold)
-    detected = instances.detect(walked, ids, numbers.threshold)
+    classes = np.zeros((len(seen.keys), *edge.shape), np.float32)
+    for scores, key in zip(classes, seen.keys, strict=True):
+        walked[ids == key].sum(0, out=scores)
+    highest = max(maps.resize(classes, seen.size).max(initial=0), 1e-5)
+    detected = instances.detect(maps.resize(walked, seen.size), ids, numbers.threshold)
     records = [
         {"category_id": int(id), "segmentation": instances.encode(inside), "score": float(score)}
         for inside, id, score in zip(*detected, strict=True)
     ]
-    return mask, records
+    return maps.Maps(seen.keys, (classes / highest).astype(np.float16), seen.size), records

@@ -1,15 +1,18 @@
-"""mask_eval: mIoU of pseudo masks."""
+"""mask_eval: mIoU of pseudo masks, and of what they are cut from at all thresholds."""
 
 from pathlib import Path
 
 from fbr.datasets.prepared import Entry
-from fbr.files import pictures
+from fbr.files import maps, pictures
 from fbr.files.tables import write_csv, write_json
 from fbr.metrics.scores import Scores
+from fbr.metrics.semantic import ThresholdCurve
+from fbr.params import MaskBlock
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named, unscored
+from fbr.stages.thresholds import sweep
 
 
 def run(job: Job) -> None:
@@ -28,18 +31,17 @@ def run(job: Job) -> None:
 def score(job: Job, entries: list[Entry]) -> None:
     """Write the classes and the numbers of one split, and the mIoU of another."""
     numbers = job.numbers
-    scores = scored(job, entries)
+    block = job.params.mask[job.axes["mask"]][job.axes["data"]]
+    scores, curve = scored(job, entries, block.threshold)
     per_class = named(scores.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
-    block = job.params.mask[job.axes["mask"]][job.axes["data"]]
     metrics = {
         **scores.metrics(),
-        "split": numbers.split,
-        "images": len(entries),
         "threshold": block.threshold,
         "threshold_choice": "fixed",
-        # A sweep needs scores. Of these masks there are none, or cam_eval has swept them already.
-        "oracle": "that of cam_eval" if block.cam_cut else "not swept: masks keep no scores",
+        **oracle(curve, block),
+        "split": numbers.split,
+        "images": len(entries),
         "crf": block.crf_refine is not None,
     }
     if numbers.also is not None:
@@ -47,23 +49,47 @@ def score(job: Job, entries: list[Entry]) -> None:
         if not known:
             log.info("mask_eval: split %s has no ground truth, so no score", numbers.also)
         else:
-            metrics[f"miou_{numbers.also}"] = scored(job, known).confusion.miou()
+            scores, curve = scored(job, known, block.threshold)
+            metrics[f"miou_{numbers.also}"] = scores.confusion.miou()
+            if curve:
+                metrics[f"miou_oracle_{numbers.also}"] = curve.best()[1]
             metrics[f"images_{numbers.also}"] = len(known)
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
 
 
-def scored(job: Job, entries: list[Entry]) -> Scores:
-    """Compare the masks of these images with the truth."""
-    folder = _folder(job)
-    scores = Scores(len(job.data.classes))
+def oracle(curve: ThresholdCurve | None, block: MaskBlock) -> dict[str, float | str]:
+    """The best threshold and its mIoU, or why they are not known."""
+    if curve:
+        threshold, miou = curve.best()
+        return {"miou_oracle": miou, "threshold_oracle": threshold}
+    if block.cam_cut:
+        return {"oracle": "that of cam_eval"}
+    crf = block.crf_refine is not None
+    why = "each threshold would take a CRF of its own" if crf else "masks keep no scores"
+    return {"oracle": f"not swept: {why}"}
+
+
+def scored(
+    job: Job, entries: list[Entry], threshold: float
+) -> tuple[Scores, ThresholdCurve | None]:
+    """Compare the masks of these images with the truth, and what they are cut from, where kept."""
+    folder, classes = _folder(job), len(job.data.classes)
+    # Where one mask has kept its scores, all must: an oracle of a part would pass for the whole's.
+    kept = next(folder.glob("*.npz"), None) is not None
+    scores, curve = Scores(classes), sweep(classes, threshold) if kept else None
 
     def read(entry: Entry) -> tuple:
-        return job.data.ids(folder / f"{entry.id}.png", entry), job.data.mask(entry)
+        mask = job.data.ids(folder / f"{entry.id}.png", entry)
+        return mask, job.data.mask(entry), maps.read(folder / f"{entry.id}.npz") if kept else None
 
-    for entry, (mask, target) in counted(read_ahead(entries, read), "mask_eval", len(entries)):
+    for entry, (mask, target, found) in counted(
+        read_ahead(entries, read), "mask_eval", len(entries)
+    ):
         scores.update(mask, target, entry.id)
-    return scores
+        if curve:
+            curve.update(found.full(), found.keys, target, entry.id)
+    return scores, curve
 
 
 def _folder(job: Job) -> Path:

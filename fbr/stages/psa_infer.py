@@ -4,10 +4,9 @@ import numpy as np
 import torch
 
 from fbr.datasets.prepared import Entry
-from fbr.files import maps, pictures
+from fbr.files import maps
 from fbr.files.atomic import PartialFolder
 from fbr.masks.affinity import feature_affinity
-from fbr.masks.seeds import label_map
 from fbr.masks.walk import spread
 from fbr.nets.inputs import normalise
 from fbr.nets.psa import PairFeatures
@@ -16,6 +15,7 @@ from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
+from fbr.stages.thresholds import write_cut
 from fbr.train.processes import device
 
 
@@ -35,7 +35,7 @@ def run(job: Job) -> None:
 
     for entry, (image, seen) in counted(read_ahead(todo, read), "psa_infer", len(todo)):
         affinity = affinities(network, image, job.numbers.radius, here)
-        pictures.write_mask(masks / f"{entry.id}.png", refine(seen, affinity, job.numbers))
+        write_cut(masks, entry, refine(seen, affinity, job.numbers), job.numbers.threshold)
     masks.finish()
     track_masks(job, entries)
 
@@ -49,11 +49,11 @@ def affinities(
     return feature_affinity(features, radius)[0].cpu().numpy()
 
 
-def refine(seen: maps.Maps, affinity: np.ndarray, numbers: PsaInfer) -> np.ndarray:
-    """Walk with the maps and cut them: (H, W) uint8.
+def refine(seen: maps.Maps, affinity: np.ndarray, numbers: PsaInfer) -> maps.Maps:
+    """Walk with the maps; return class scores on the grid of the affinities.
 
     The background's constant score would stay as it is in the walk, so it need not walk along.
     """
     cam = maps.resize(seen.cam.astype(np.float32), affinity.shape[1:])
     walked = spread(cam, affinity, numbers.beta, numbers.exp_times, numbers.radius)
-    return label_map(maps.resize(walked, seen.size), seen.keys, numbers.threshold)
+    return maps.Maps(seen.keys, walked.astype(np.float16), seen.size)

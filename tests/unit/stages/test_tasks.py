@@ -11,6 +11,7 @@ from fbr.files.maps import Maps
 from fbr.losses.segmentation import cross_entropy
 from fbr.masks.affinity import feature_affinity
 from fbr.masks.instances import decode
+from fbr.masks.seeds import label_map
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.params import IrnInfer, LossOptions, PsaInfer, load
@@ -121,9 +122,11 @@ def test_a_walk_without_edges_keeps_what_is_seen():
     cam[0, :, :3] = 1
     edge = np.zeros((4, 6), np.float32)
     edge[:, 3] = 1
-    mask, records = refine(
+    scores, records = refine(
         Maps(np.array([7], np.uint8), cam, (16, 24)), edge, np.zeros((2, 4, 6)), IRN
     )
+    assert scores.full().max() == 1
+    mask = label_map(scores.full(), scores.keys, IRN.threshold)
     assert mask.shape == (16, 24)
     assert mask.dtype == np.uint8
     assert (mask[:, :8] == 7).all()
@@ -138,9 +141,9 @@ def test_a_walk_without_edges_keeps_what_is_seen():
 def test_maps_without_a_score_give_background(keys):
     cam = np.zeros((len(keys), 4, 6), np.float16)
     maps = Maps(np.array(keys, np.uint8), cam, (15, 23))
-    mask, records = refine(maps, np.zeros((4, 6), np.float32), np.zeros((2, 4, 6)), IRN)
-    assert mask.shape == (15, 23)
-    assert mask.max() == 0
+    scores, records = refine(maps, np.zeros((4, 6), np.float32), np.zeros((2, 4, 6)), IRN)
+    assert (scores.cam.shape, scores.size) == ((len(keys), 4, 6), (15, 23))
+    assert not scores.cam.any()
     assert records == []
 
 
@@ -160,7 +163,8 @@ def test_a_walk_over_features_equals_one_in_which_the_background_walks_along(key
     features = rng.normal(size=(4, *size)).astype(np.float32)
     numbers = PsaInfer(beta=6.0, exp_times=2, radius=3, threshold=0.5)
     affinity = feature_affinity(torch.from_numpy(features)[None], 3)[0].numpy()
-    mask = psa_infer.refine(Maps(np.array(keys, np.uint8), cam, size), affinity, numbers)
+    scores = psa_infer.refine(Maps(np.array(keys, np.uint8), cam, size), affinity, numbers)
+    mask = label_map(scores.full(), scores.keys, numbers.threshold)
     expected = psa.masks(cam.astype(float), keys, features, 6.0, 2, 3, 0.5)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, expected)
