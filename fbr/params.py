@@ -431,11 +431,20 @@ class CamBlock(Strict):
 
 
 class CrfRefine(Strict):
-    threshold: Share  # background score of the mask itself
+    # What the CRF of the mask itself is told: labels at this background score, or the scores, where
+    # background's is (1 - strongest)^background_power; one of the two.
+    threshold: Share | None = None
+    background_power: Positive | None = None  # α
     fg_threshold: Share  # confident foreground
     bg_threshold: Share  # confident background
     confidence: Annotated[float, Field(gt=0, lt=1)]  # what the CRF is told to trust a label
     crf: Crf
+
+    @model_validator(mode="after")
+    def _one_unary(self) -> "CrfRefine":
+        if (self.threshold is None) == (self.background_power is None):
+            raise ValueError("expected exactly one of 'threshold' and 'background_power'")
+        return self
 
     @model_validator(mode="after")
     def _unsure_between(self) -> "CrfRefine":
@@ -514,9 +523,16 @@ class MaskBlock(Strict):
         return self
 
     @property
-    def threshold(self) -> float:
-        """The background's score, of whichever stage writes the masks."""
+    def threshold(self) -> float | None:
+        """The background's score, of whichever stage writes the masks; None where it varies."""
         return next(block.threshold for _, block in self if hasattr(block, "threshold"))
+
+    @property
+    def rule(self) -> dict[str, float | str]:
+        """What is background in these masks, as their score tells it."""
+        if self.threshold is None:
+            return {"background_power": self.crf_refine.background_power}
+        return {"threshold": self.threshold, "threshold_choice": "fixed"}
 
 
 class LocalPool(Strict):

@@ -5,7 +5,13 @@ The confident seeds are those that IRN trains on (Ahn et al., CVPR 2019), and AM
 
 import numpy as np
 
-from fbr.masks.crf import VOID, Crf, dense_crf, unary_from_labels
+from fbr.masks.crf import (
+    VOID,
+    Crf,
+    dense_crf,
+    unary_from_labels,
+    unary_from_probabilities,
+)
 
 
 def label_map(cam: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray:
@@ -32,6 +38,20 @@ def crf_mask(
     take part, so no other class can appear and the time grows with k, not with K.
     """
     unary = unary_from_labels(_strongest(cam, threshold), len(cam) + 1, confidence)
+    return _ids(keys)[dense_crf(image, unary, settings).argmax(axis=0)]
+
+
+def score_crf_mask(
+    image: np.ndarray, cam: np.ndarray, keys: np.ndarray, power: float, settings: Crf
+) -> np.ndarray:
+    """Return the likeliest class after a CRF that sees scores, (H, W) uint8, without void pixels.
+
+    Background's score is (1 - strongest)^power: a larger power leaves less of it (PPC's masks). The
+    other arguments are those of `crf_mask`; only differences of log scores count, so that they need
+    not sum to one.
+    """
+    background = (1 - cam.max(axis=0, keepdims=True, initial=0)).clip(0) ** power
+    unary = unary_from_probabilities(np.concatenate([background, cam]))
     return _ids(keys)[dense_crf(image, unary, settings).argmax(axis=0)]
 
 

@@ -7,7 +7,7 @@ from fbr.datasets.prepared import Entry, read_image
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import Crf
-from fbr.masks.seeds import confident_seeds, crf_mask
+from fbr.masks.seeds import confident_seeds, crf_mask, score_crf_mask
 from fbr.params import CrfRefine
 from fbr.stages.images import counted
 from fbr.stages.job import Job, log
@@ -30,7 +30,10 @@ class _Work:
         found = maps.read(self.cams / f"{entry.id}.npz")
         cam, numbers = found.full(), self.numbers
         crf = Crf(**numbers.crf.model_dump())
-        mask = crf_mask(image, cam, found.keys, numbers.threshold, crf, numbers.confidence)
+        if numbers.threshold is None:
+            mask = score_crf_mask(image, cam, found.keys, numbers.background_power, crf)
+        else:
+            mask = crf_mask(image, cam, found.keys, numbers.threshold, crf, numbers.confidence)
         seeds = confident_seeds(
             image,
             cam,

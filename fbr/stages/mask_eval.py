@@ -37,8 +37,7 @@ def score(job: Job, entries: list[Entry]) -> None:
     write_csv(job.out("per_class"), per_class)
     metrics = {
         **scores.metrics(),
-        "threshold": block.threshold,
-        "threshold_choice": "fixed",
+        **block.rule,
         **oracle(curve, block),
         "split": numbers.split,
         "images": len(entries),
@@ -65,13 +64,13 @@ def oracle(curve: ThresholdCurve | None, block: MaskBlock) -> dict[str, float | 
         return {"miou_oracle": miou, "threshold_oracle": threshold}
     if block.cam_cut:
         return {"oracle": "that of cam_eval"}
-    crf = block.crf_refine is not None
-    why = "each threshold would take a CRF of its own" if crf else "masks keep no scores"
-    return {"oracle": f"not swept: {why}"}
+    if block.crf_refine:
+        return {"oracle": "not swept: each threshold would take a CRF of its own"}
+    return {"oracle": "not swept: masks keep no scores"}
 
 
 def scored(
-    job: Job, entries: list[Entry], threshold: float
+    job: Job, entries: list[Entry], threshold: float | None
 ) -> tuple[Scores, ThresholdCurve | None]:
     """Compare the masks of these images with the truth, and what they are cut from, where kept."""
     folder, classes = _folder(job), len(job.data.classes)

@@ -161,6 +161,8 @@ def _how(metrics: pd.Series, alone: bool) -> str:
     said = []
     if "threshold" in metrics:
         said.append(f"{metrics['threshold_choice']} threshold {metrics['threshold']:g}")
+    if "background_power" in metrics:
+        said.append(f"background (1 - strongest)^{metrics['background_power']:g}")
     if "scales" in metrics:
         scales = len(metrics["scales"])
         said.append(

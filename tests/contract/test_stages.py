@@ -109,7 +109,7 @@ def test_every_recipe_of_every_dataset_is_valid():
         ("results/toy/s0/plan/cam_train/model.json", "no cam 'plan' for cam_train.*'plain'"),
         (
             "results/toy/s0/plain/irn/seeds",
-            "no mask 'irn' for crf_refine, expected one of amn_seeds, crf, psa_seeds",
+            "no mask 'irn' for crf_refine, expected one of amn_seeds, crf, crf_ppc, psa_seeds",
         ),
         ("results/toy/s0/amm/cam_infer/cams", "no cam 'amm' for cam_infer, .* mean 'amn'"),
         ("results/toi/s0/plain/cam_infer/cams/", "no data 'toi'.*'toy'"),

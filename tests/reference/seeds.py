@@ -1,4 +1,8 @@
-"""Label maps and confident seeds, pixel by pixel, from the rule."""
+"""Label maps, energies of scores and confident seeds, pixel by pixel, from the rule."""
+
+from math import log
+
+import numpy as np
 
 
 def label_map(cam, keys, threshold):
@@ -12,6 +16,18 @@ def label_map(cam, keys, threshold):
                 if score > best:
                     best, labels[y][x] = score, int(key)
     return labels
+
+
+def score_energies(cam, power, floor=1e-5):
+    """-log of background's (1 - strongest)^power and of each class, (1 + k, h, w)."""
+    k, height, width = cam.shape
+    energies = np.zeros((1 + k, height, width))
+    for y in range(height):
+        for x in range(width):
+            classes = [float(score) for score in cam[:, y, x]]
+            scores = [(1 - max(classes, default=0)) ** power, *classes]
+            energies[:, y, x] = [-log(max(score, floor)) for score in scores]
+    return energies
 
 
 def confident(surely_class, maybe_class):

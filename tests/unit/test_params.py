@@ -102,6 +102,11 @@ def test_a_wrong_type_is_refused(where, value, said):
         (f"{TRAIN}.momentum", 1, "found 1: Input should be less than 1"),
         (f"{TRAIN}.scale", [2.0, 1.0], "found [2.0, 1.0]: [2.0, 1.0] runs downwards, expected"),
         (f"{TRAIN}.long_side", [96, 128], "expected exactly one of 'scale' and 'long_side'"),
+        (
+            "mask.crf.toy.crf_refine.background_power",
+            8.0,
+            "expected exactly one of 'threshold' and 'background_power'",
+        ),
         ("cam.plain.toy.cam_eval.threshold", 1.5, "found 1.5: Input should be less than or equal"),
         ("data.toy.submit.scales", [], "found []: List should have at least 1 item"),
         ("data.toy.submit.scales", [0], ".0: found 0: Input should be greater than 0"),
@@ -123,7 +128,9 @@ def test_a_wrong_type_is_refused(where, value, said):
 )
 def test_a_value_out_of_range_is_refused(where, value, said):
     found = refusal(where, value)
-    assert found.startswith(where.removesuffix(".long_side").removesuffix(".window"))
+    assert found.startswith(
+        where.removesuffix(".long_side").removesuffix(".window").removesuffix(".background_power")
+    )
     assert said in found
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fbr.masks.crf import Crf, dense_crf, unary_from_labels
-from fbr.masks.seeds import confident_seeds, crf_mask, label_map
+from fbr.masks.seeds import confident_seeds, crf_mask, label_map, score_crf_mask
 from tests.reference import seeds as reference
 
 QUICK = Crf(iterations=3)
@@ -65,6 +65,29 @@ def test_without_smoothing_the_mask_is_the_label_map():
     image, cam, keys = example((13, 17), 4)
     still = Crf(gaussian_compat=0, bilateral_compat=0)
     assert np.array_equal(crf_mask(image, cam, keys, 0.4, still), label_map(cam, keys, 0.4))
+
+
+@pytest.mark.parametrize("power", [0.5, 8.0])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_a_crf_that_sees_scores_starts_from_them_and_background_s(size, k, power):
+    image, cam, keys = example(size, k)
+    energies = reference.score_energies(cam, power)
+    expected = np.array([0, *keys])[dense_crf(image, energies, QUICK).argmax(axis=0)]
+    mask = score_crf_mask(image, cam, keys, power, QUICK)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_more_power_leaves_less_background(kind):
+    image, cam, keys = example((13, 17), 1, kind)
+    cam = cam + kind(1e-3)  # where resizing rounds up, a score is above 1
+    still = Crf(gaussian_compat=0, bilateral_compat=0)
+    for power in (1.0, 8.0):
+        least = next(t for t in np.arange(0, 1, 1e-3) if t >= (1 - t) ** power)
+        mask = score_crf_mask(image, cam, keys, power, still)
+        assert np.array_equal(mask, label_map(cam, keys, least))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -65,6 +65,12 @@ def test_threshold_and_crf_are_those_of_the_block(evaluated, mask, oracle, crf):
     assert (metrics["threshold"], metrics["crf"], metrics["oracle"]) == (0.3, crf, oracle)
 
 
+def test_a_crf_that_decides_what_is_background_has_no_threshold(evaluated):
+    metrics = evaluated("crf_ppc", None)
+    assert (metrics["background_power"], metrics["crf"]) == (8, True)
+    assert not {"threshold", "threshold_choice"} & metrics.keys()
+
+
 def test_another_split_is_named_and_says_how_many_images_have_a_truth(evaluated):
     metrics = evaluated("irn", "train_aug")
     assert metrics["miou"] == 1

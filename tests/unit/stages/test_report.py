@@ -36,7 +36,7 @@ def results(tmp_path):
     write_json(folder / "maskrcnn" / "wsis_eval" / "metrics.json", WSIS)
     write_json(
         folder / "crf" / "mask_eval" / "metrics.json",
-        {"miou": 0.45, "split": "train", "images": 480},
+        {"miou": 0.45, "background_power": 8.0, "crf": True, "split": "train", "images": 480},
     )
     write_json(folder / "other" / "metrics.json", {"miou": 0.9})
     return tmp_path
@@ -83,7 +83,7 @@ def test_a_number_says_what_it_is_on(results):
     assert found["CAM"]["split"] == "train (480)"
     assert found["CAM"]["how"] == "fixed threshold 0.3, 2 scales, flip, no CRF"
     assert found["segmentation"]["how"] == "1 scale, CRF"
-    assert found["mask"]["how"] == ""
+    assert found["mask"]["how"] == "background (1 - strongest)^8, CRF"
 
 
 def test_other_ways_of_testing_are_rows_of_their_own(results):
