@@ -14,7 +14,7 @@ from fbr.workspace import PATHS, Workspace, axes_of
 
 TOOLS = {
     "check-submission": "check an archive for the test server, of this project or of another",
-    "convert": "turn published weights of ResNet-38, an MXNet .params file, into safetensors",
+    "convert": "turn weights published in another format into safetensors",
     "doctor": "check params.yaml, the workspace and what each dataset still needs; runs nothing",
     "export": "a trained network as ONNX, checked against torch",
     "plan": "say how long, and how much disk and memory, a target will need; runs nothing",

@@ -1,23 +1,56 @@
-"""`fbr convert`: weights that are published as an MXNet `.params` file, as safetensors."""
+"""`fbr convert`: weights published in another format, as safetensors that recipes can name."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.numpy import save
-
+from fbr.errors import Refusal
 from fbr.files import mxnet
 from fbr.files.atomic import write_bytes
 from fbr.workspace import Workspace
 
 
 def main(argv: list[str], workspace: Workspace) -> int:
-    """Turn an MXNet .params file into safetensors, its names kept."""
+    """Turn an MXNet .params file, or deeplab-pytorch's .pth of ResNet-101, into safetensors."""
     parser = argparse.ArgumentParser(prog="fbr convert", description=main.__doc__)
-    parser.add_argument("source", help="as ilsvrc-cls_rna-a1_cls1000_ep-0001.params, of ResNet-38")
+    parser.add_argument(
+        "source",
+        help="as ilsvrc-cls_rna-a1_cls1000_ep-0001.params, of ResNet-38, whose names are kept; or "
+        "deeplabv1_resnet101-coco.pth, which becomes weights of resnet101_caffe",
+    )
     parser.add_argument("target", help="as resnet38d.safetensors, to name as `weights`")
     asked = parser.parse_args(argv)
-    arrays = mxnet.read(Path(asked.source))
-    write_bytes(Path(asked.target), save(arrays))
-    size = sum(array.nbytes for array in arrays.values())
-    print(f"{asked.target}: {len(arrays)} arrays, {size / 1e6:.1f} MB")
+    source, target = Path(asked.source), Path(asked.target)
+    if source.suffix not in READERS:
+        raise Refusal(f"{source}: found '{source.suffix}', expected one of {', '.join(READERS)}")
+    content, said = READERS[source.suffix](source)
+    write_bytes(target, content)
+    print(f"{target}: {said}")
     return 0
+
+
+def _mxnet(source: Path) -> tuple[bytes, str]:
+    from safetensors.numpy import save
+
+    arrays = mxnet.read(source)
+    size = sum(array.nbytes for array in arrays.values())
+    return save(arrays), f"{len(arrays)} arrays, {size / 1e6:.1f} MB"
+
+
+def _deeplab(source: Path) -> tuple[bytes, str]:
+    """What of the file is the backbone's; the rest is told."""
+    # Not at the top: every command would wait for torch.
+    from safetensors.torch import save
+
+    from fbr.files import weights
+    from fbr.nets import backbones, caffe_resnet
+
+    state = caffe_resnet.renamed(weights.read_torch(source))
+    backbone = backbones.build("resnet101_caffe", 8)
+    report = weights.take(backbone, state, LEAST, backbone.names)
+    kept = {name: state[name].contiguous() for name in backbone.names.values() if name in state}
+    return save(kept), report
+
+
+LEAST = 0.9  # of the network's tensors; a file with fewer is of another network
+READERS: dict[str, Callable[[Path], tuple[bytes, str]]] = {".params": _mxnet, ".pth": _deeplab}

@@ -30,6 +30,23 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         raise Refusal(f"{path}: cannot be read as safetensors ({error}); rerun its stage") from None
 
 
+def read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """Read a table of tensors that `torch.save` wrote, and run nothing of what is in the file."""
+    if not path.is_file():
+        raise Refusal(f"{path}: missing, expected weights that torch.save wrote")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, pickle and zipfile name a broken file in a dozen ways
+        raise Refusal(
+            f"{path}: is broken, or holds more than tensors ({type(error).__name__}); expected a "
+            "network's state_dict as torch.save writes it"
+        ) from None
+    whole = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    if not whole or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise Refusal(f"{path}: is no table of tensors by name, expected a network's state_dict")
+    return state
+
+
 def fill(network: nn.Module, state: dict[str, torch.Tensor], source: Path | str) -> None:
     """Load `state` into `network`; anything missing, left over or of another shape is refused."""
     own = network.state_dict()

@@ -9,7 +9,7 @@ from torchvision import models
 
 from fbr.errors import Refusal, chosen
 from fbr.files import weights as files
-from fbr.nets import resnet38
+from fbr.nets import caffe_resnet, resnet38
 
 log = logging.getLogger("fbr")
 
@@ -195,6 +195,7 @@ BACKBONES: dict[str, Builder] = {
     "mobilenet_v2": mobilenet_v2,
     "resnet50": _resnet(models.resnet50),
     "resnet101": _resnet(models.resnet101),
+    "resnet101_caffe": _resnet(caffe_resnet.resnet101_caffe),
     "resnet38d": resnet38d,
 }
 

@@ -12,6 +12,7 @@ STRIDES = {
     "small": {8: [4, 8, 8], 16: [4, 8, 16]},
     "mobilenet_v2": {8: [2, 4, 8, 8, 8], 16: [2, 4, 8, 16, 16], 32: [2, 4, 8, 16, 32]},
     "resnet50": {8: [4, 4, 8, 8, 8], 16: [4, 4, 8, 16, 16], 32: [4, 4, 8, 16, 32]},
+    "resnet101_caffe": {8: [4, 4, 8, 8, 8], 16: [4, 4, 8, 16, 16], 32: [4, 4, 8, 16, 32]},
     "resnet38d": {8: [2, 4, 8, 8, 8], 16: [2, 4, 8, 16, 16], 32: [2, 4, 8, 16, 32]},
 }
 CASES = [(name, stride) for name, strides in STRIDES.items() for stride in strides]
@@ -34,7 +35,7 @@ def test_maps_lie_on_the_grids_promised(name, stride, size):
     assert [tuple(m.shape[2:]) for m in found] == grids
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet38d"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet101_caffe", "resnet38d"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_dilation_keeps_the_maps_of_the_strided_network(name, stride, monkeypatch):
     """Every (32 / stride)-th place of the finer map is the place of the coarse one."""
@@ -169,6 +170,7 @@ def test_imagenet_means_the_weights_that_the_recipes_began_from(name, monkeypatc
         ("small", 8, "imagenet", "starts from weights: none, or cam"),
         ("mobilenet_v2", 4, None, "'mobilenet_v2' has strides 8, 16 and 32, found stride 4"),
         ("resnet50", 14, None, "'resnet50' has strides 8, 16 and 32, found stride 14"),
+        ("resnet101_caffe", 8, "imagenet", "'resnet101_caffe' has no weights to download"),
         ("resnet38d", 4, None, "'resnet38d' has strides 8, 16 and 32, found stride 4"),
     ],
 )
