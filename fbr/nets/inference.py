@@ -47,7 +47,7 @@ def several(
 ) -> list[Tensor]:
     """`multi_scale` in several ways at once: what they have in common is looked at once."""
     whole = normalise(torch.from_numpy(images).to(device))
-    totals: list[Tensor | float] = [0.0] * len(ways)
+    totals: list[Tensor | None] = [None] * len(ways)
     for scale in dict.fromkeys(scale for way in ways for scale in way.scales):
         height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
         resized = whole
@@ -57,14 +57,17 @@ def several(
         batch = torch.cat([resized, resized.flip(3)]) if flip else resized
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            maps = network(batch)
-        maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+            maps = network(batch).float()
         plain, mirrored = maps[: len(images)], maps[len(images) :]
         for number, way in enumerate(ways):
             if scale in way.scales:
+                # Weighted and averaged on the network's own grid, where scores are few: resizing is
+                # linear, and alike from the left and from the right.
                 seen = (plain + mirrored.flip(3)) / 2 if way.flip else plain
-                totals[number] = totals[number] + way.scales.count(scale) * seen
-    return [total / len(way.scales) for total, way in zip(totals, ways, strict=True)]
+                seen = seen * (way.scales.count(scale) / len(way.scales))
+                seen = F.interpolate(seen, size, mode="bilinear", align_corners=False)
+                totals[number] = seen if totals[number] is None else totals[number].add_(seen)
+    return totals
 
 
 class Padded(nn.Module):

@@ -71,6 +71,7 @@ def segment(
 def _mask(scores: torch.Tensor, image: np.ndarray, crf: Crf | None) -> np.ndarray:
     """Ids (H, W) uint8 from probabilities (C, H, W)."""
     if crf is None:
-        return scores.argmax(0).byte().cpu().numpy()
+        # The first of the largest, like argmax, which takes three times as long on a CPU.
+        return scores.max(0).indices.byte().cpu().numpy()
     unary = unary_from_probabilities(scores.cpu().numpy())
     return dense_crf(image, unary, crf).argmax(0).astype("uint8")
