@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fbr.datasets.prepared import Entry
 from fbr.files import maps
@@ -50,16 +51,19 @@ def run(job: Job) -> None:
 @torch.inference_mode()
 def relations(
     network: AffinityNet, image: np.ndarray, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (h, w) in 0…1, mean over the image and its mirror, and displacements (2, h, w)."""
+) -> tuple[Tensor, np.ndarray]:
+    """Edges (h, w) in 0…1, mean over the image and its mirror, and displacements (2, h, w).
+
+    The edges stay on the device, where the maps will walk.
+    """
     batch = normalise(torch.from_numpy(image)[None].to(device))
     edge, displacement = network(torch.cat([batch, batch.flip(3)]))
     edge = edge.float().sigmoid()[:, 0]
-    return ((edge[0] + edge[1].flip(1)) / 2).cpu().numpy(), displacement[0].float().cpu().numpy()
+    return (edge[0] + edge[1].flip(1)) / 2, displacement[0].float().cpu().numpy()
 
 
 def refine(
-    seen: maps.Maps, edge: np.ndarray, displacement: np.ndarray, numbers: IrnInfer
+    seen: maps.Maps, edge: Tensor, displacement: np.ndarray, numbers: IrnInfer
 ) -> tuple[maps.Maps, list[dict]]:
     """Walk from every instance's share of the maps; return class scores and COCO records.
 
@@ -67,7 +71,9 @@ def refine(
     """
     cam = maps.resize(seen.cam.astype(np.float32), edge.shape) ** numbers.cam_power
     shares, ids = instances.instance_cams(cam, seen.keys, instances.label_instances(displacement))
+    shares = torch.from_numpy(shares).to(edge.device)
     walked = random_walk(shares, edge, numbers.beta, numbers.exp_times, numbers.radius)
+    walked = walked.cpu().numpy()
     classes = np.zeros((len(seen.keys), *edge.shape), np.float32)
     for scores, key in zip(classes, seen.keys, strict=True):
         walked[ids == key].sum(0, out=scores)

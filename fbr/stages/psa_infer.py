@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fbr.datasets.prepared import Entry
 from fbr.files import maps
@@ -43,17 +44,18 @@ def run(job: Job) -> None:
 @torch.inference_mode()
 def affinities(
     network: PairFeatures, image: np.ndarray, radius: int, device: torch.device
-) -> np.ndarray:
-    """Affinities (P, h, w) in 0…1 of an image (H, W, 3) uint8."""
+) -> Tensor:
+    """Affinities (P, h, w) in 0…1 of an image (H, W, 3) uint8, on the device."""
     features = network(normalise(torch.from_numpy(image)[None].to(device)))
-    return feature_affinity(features, radius)[0].cpu().numpy()
+    return feature_affinity(features, radius)[0]
 
 
-def refine(seen: maps.Maps, affinity: np.ndarray, numbers: PsaInfer) -> maps.Maps:
+def refine(seen: maps.Maps, affinity: Tensor, numbers: PsaInfer) -> maps.Maps:
     """Walk with the maps; return class scores on the grid of the affinities.
 
     The background's constant score would stay as it is in the walk, so it need not walk along.
     """
     cam = maps.resize(seen.cam.astype(np.float32), affinity.shape[1:])
+    cam = torch.from_numpy(cam).to(affinity.device)
     walked = spread(cam, affinity, numbers.beta, numbers.exp_times, numbers.radius)
-    return maps.Maps(seen.keys, walked.astype(np.float16), seen.size)
+    return maps.Maps(seen.keys, walked.cpu().numpy().astype(np.float16), seen.size)

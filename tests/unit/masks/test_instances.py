@@ -131,12 +131,13 @@ def test_two_discs_of_a_class_come_out_whole_from_partial_scores():
     field = pointing(30, 40, (14, 11), (15, 28))
     discs = [np.hypot(*pointing(30, 40, spot)) < 7 for spot in ((14, 11), (15, 28))]
     either = discs[0] | discs[1]
-    edge = ndimage.binary_dilation(either) & ~either
+    edge = (ndimage.binary_dilation(either) & ~either).astype(np.float32)
     cam = np.zeros((1, 30, 40), np.float32)
     cam[0, 10:13, 8:12] = cam[0, 13:17, 29:31] = 1
 
     maps, class_ids = instance_cams(cam, np.array([4]), label_instances(field))
-    found = detect(random_walk(maps, edge.astype(np.float32)), class_ids)
+    walked = random_walk(torch.from_numpy(maps), torch.from_numpy(edge))
+    found = detect(walked.numpy(), class_ids)
     assert found.class_ids.tolist() == [4, 4]
     for mask in found.masks:
         assert any(np.array_equal(mask, disc) for disc in discs)

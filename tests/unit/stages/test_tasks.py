@@ -120,7 +120,7 @@ IRN = IrnInfer(cam_power=1.0, beta=10.0, exp_times=2, radius=2, threshold=0.3)
 def test_a_walk_without_edges_keeps_what_is_seen():
     cam = np.zeros((1, 4, 6), np.float16)
     cam[0, :, :3] = 1
-    edge = np.zeros((4, 6), np.float32)
+    edge = torch.zeros(4, 6)
     edge[:, 3] = 1
     scores, records = refine(
         Maps(np.array([7], np.uint8), cam, (16, 24)), edge, np.zeros((2, 4, 6)), IRN
@@ -141,7 +141,7 @@ def test_a_walk_without_edges_keeps_what_is_seen():
 def test_maps_without_a_score_give_background(keys):
     cam = np.zeros((len(keys), 4, 6), np.float16)
     maps = Maps(np.array(keys, np.uint8), cam, (15, 23))
-    scores, records = refine(maps, np.zeros((4, 6), np.float32), np.zeros((2, 4, 6)), IRN)
+    scores, records = refine(maps, torch.zeros(4, 6), np.zeros((2, 4, 6)), IRN)
     assert (scores.cam.shape, scores.size) == ((len(keys), 4, 6), (15, 23))
     assert not scores.cam.any()
     assert records == []
@@ -162,7 +162,7 @@ def test_a_walk_over_features_equals_one_in_which_the_background_walks_along(key
     cam = rng.random((len(keys), *size)).astype(np.float16)
     features = rng.normal(size=(4, *size)).astype(np.float32)
     numbers = PsaInfer(beta=6.0, exp_times=2, radius=3, threshold=0.5)
-    affinity = feature_affinity(torch.from_numpy(features)[None], 3)[0].numpy()
+    affinity = feature_affinity(torch.from_numpy(features)[None], 3)[0]
     scores = psa_infer.refine(Maps(np.array(keys, np.uint8), cam, size), affinity, numbers)
     mask = label_map(scores.full(), scores.keys, numbers.threshold)
     expected = psa.masks(cam.astype(float), keys, features, 6.0, 2, 3, 0.5)
