@@ -68,7 +68,7 @@ class Crf(Strict):
     bilateral_sxy: Positive
     bilateral_srgb: Positive
     bilateral_compat: NotNegative
-    engine: Literal["numba", "pydensecrf"] = "numba"
+    engine: Literal["numba", "torch", "pydensecrf"] = "numba"
 
 
 def _pair(kind: type, low: float, high: float) -> Any:

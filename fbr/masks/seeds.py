@@ -3,15 +3,11 @@
 The confident seeds are those that IRN trains on (Ahn et al., CVPR 2019), and AMN after it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from fbr.masks.crf import (
-    VOID,
-    Crf,
-    dense_crf,
-    unary_from_labels,
-    unary_from_probabilities,
-)
+from fbr.masks.crf import VOID, Crf, dense_crfs, unary_from_labels, unary_from_probabilities
 
 
 def label_map(cam: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray:
@@ -23,54 +19,46 @@ def label_map(cam: np.ndarray, keys: np.ndarray, threshold: float) -> np.ndarray
     return _ids(keys)[_strongest(cam, threshold)]
 
 
-def crf_mask(
-    image: np.ndarray,
-    cam: np.ndarray,
-    keys: np.ndarray,
-    threshold: float,
-    settings: Crf,
-    confidence: float = 0.7,
-) -> np.ndarray:
-    """Return the label map at `threshold` after a CRF, (H, W) uint8, without void pixels.
+def label_energies(cam: np.ndarray, threshold: float, confidence: float = 0.7) -> np.ndarray:
+    """What a CRF is told of the label map at `threshold`: (1+k, H, W) float32, background first.
 
-    image (H, W, 3) uint8; cam, keys and threshold as in `label_map`; `confidence` in (0, 1) is the
-    probability of each pixel's label before the CRF. Only the image's classes and background
-    take part, so no other class can appear and the time grows with k, not with K.
+    `confidence` in (0, 1) is the probability of each pixel's label.
     """
-    unary = unary_from_labels(_strongest(cam, threshold), len(cam) + 1, confidence)
-    return _ids(keys)[dense_crf(image, unary, settings).argmax(axis=0)]
+    return unary_from_labels(_strongest(cam, threshold), len(cam) + 1, confidence)
 
 
-def score_crf_mask(
-    image: np.ndarray, cam: np.ndarray, keys: np.ndarray, power: float, settings: Crf
-) -> np.ndarray:
-    """Return the likeliest class after a CRF that sees scores, (H, W) uint8, without void pixels.
+def score_energies(cam: np.ndarray, power: float) -> np.ndarray:
+    """What a CRF is told of the scores themselves: (1+k, H, W) float32, background first.
 
-    Background's score is (1 - strongest)^power: a larger power leaves less of it (PPC's masks). The
-    other arguments are those of `crf_mask`; only differences of log scores count, so that they need
-    not sum to one.
+    Background's score is (1 - strongest)^power: a larger power leaves less of it (PPC's masks).
+    Only differences of log scores count, so that they need not sum to one.
     """
     background = (1 - cam.max(axis=0, keepdims=True, initial=0)).clip(0) ** power
-    unary = unary_from_probabilities(np.concatenate([background, cam]))
-    return _ids(keys)[dense_crf(image, unary, settings).argmax(axis=0)]
+    return unary_from_probabilities(np.concatenate([background, cam]))
 
 
-def confident_seeds(
-    image: np.ndarray,
-    cam: np.ndarray,
-    keys: np.ndarray,
-    fg_threshold: float,
-    bg_threshold: float,
+def crf_masks(
+    images: Sequence[np.ndarray],
+    energies: Sequence[np.ndarray],
+    keys: Sequence[np.ndarray],
     settings: Crf,
-    confidence: float = 0.7,
-) -> np.ndarray:
-    """Return seeds (H, W) uint8: a class, background, or void (255) where the passes disagree.
+) -> list[np.ndarray]:
+    """Return each image's label maps after T passes of a CRF, (T, H, W) uint8 without void.
 
-    The pass at the high `fg_threshold` decides what is surely a class, the pass at the low
-    `bg_threshold` what is surely background. Other arguments as in `crf_mask`.
+    images (H, W, 3) uint8; energies (T, 1+k, H, W), a pass each; keys (k,) ids of the maps. Only an
+    image's own classes and background take part, so no other class can appear and the time grows
+    with k, not with K.
     """
-    surely_class = crf_mask(image, cam, keys, fg_threshold, settings, confidence)
-    maybe_class = crf_mask(image, cam, keys, bg_threshold, settings, confidence)
+    found = dense_crfs(images, energies, settings)
+    return [_ids(own)[belief.argmax(axis=1)] for own, belief in zip(keys, found, strict=True)]
+
+
+def confident_seeds(surely_class: np.ndarray, maybe_class: np.ndarray) -> np.ndarray:
+    """Return seeds (H, W) uint8: a class, background, or void (255) where two passes disagree.
+
+    The label map of a high threshold decides what is surely a class, that of a low one what is
+    surely background.
+    """
     unsure = (surely_class == 0) & (maybe_class != 0)
     return np.where(unsure, np.uint8(VOID), surely_class)
 

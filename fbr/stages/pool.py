@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
+from typing import TypeVar
 
-from fbr.datasets.prepared import Entry
 from fbr.datasets.workers import single_threaded
 
+Item = TypeVar("Item")
 
-def each(work: Callable[[Entry], None], todo: list[Entry], processes: int) -> Iterator[None]:
+
+def each(work: Callable[[Item], None], todo: list[Item], processes: int) -> Iterator[None]:
     """Run over all images, in any order."""
     with single_threaded(processes, "the stage") as pool:
-        for future in as_completed([pool.submit(work, entry) for entry in todo]):
+        for future in as_completed([pool.submit(work, item) for item in todo]):
             yield future.result()

@@ -6,11 +6,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from fbr.errors import Refusal
-from fbr.masks.crf import Crf, dense_crf, unary_from_labels, unary_from_probabilities
+from fbr.masks.crf import Crf, dense_crf, dense_crfs, unary_from_labels, unary_from_probabilities
 from tests.reference import crf as reference
 
 ONE = Crf(iterations=1)
-ENGINES = ("numba", "pydensecrf")
+ENGINES = ("numba", "torch", "pydensecrf")
 # Published settings by whose they are.
 NAMED = {
     "irn": Crf(),
@@ -22,7 +22,7 @@ NAMED = {
 
 @pytest.fixture(params=ENGINES)
 def crf(request):
-    """The default settings under either engine."""
+    """The default settings under every engine."""
     return Crf(engine=request.param)
 
 
@@ -53,7 +53,7 @@ def scene():
     ],
 )
 def test_agrees_with_exact_mean_field(scene, settings, mean, flips, engine):
-    """Both engines filter on a permutohedral lattice, an approximation.
+    """All engines filter on a permutohedral lattice, an approximation.
 
     Tolerances are on the mean probability and on the number of other labels among 64, a little
     above the largest of ten random scenes. In one step, halving the bilateral weight, doubling its
@@ -75,10 +75,11 @@ def test_engines_agree(name, classes):
     image = image.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     labels = gaussian_filter(random.normal(size=(classes, 45, 61)), (0, 5, 5)).argmax(axis=0)
     unary = unary_from_labels(labels, classes, confidence=0.55)
-    ours, theirs = (dense_crf(image, unary, replace(NAMED[name], engine=e)) for e in ENGINES)
+    ours, *others = (dense_crf(image, unary, replace(NAMED[name], engine=e)) for e in ENGINES)
     assert (ours.argmax(axis=0) != labels).any()
-    assert np.abs(ours - theirs).mean() < 1e-4
-    assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
+    for theirs in others:
+        assert np.abs(ours - theirs).mean() < 1e-4
+        assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
 
 
 def test_engines_agree_where_most_classes_are_unlikely(scene):
@@ -87,9 +88,31 @@ def test_engines_agree_where_most_classes_are_unlikely(scene):
     random = np.random.default_rng(0)
     unlikely = -np.log(random.uniform(1e-5, 2e-3, (18, 8, 8)))
     unary = np.insert(unlikely, [0, 7, 18], unary, axis=0)
-    ours, theirs = (dense_crf(image, unary, Crf(engine=engine)) for engine in ENGINES)
-    assert np.abs(ours - theirs).max() < 0.01
-    assert np.array_equal(ours.argmax(axis=0), theirs.argmax(axis=0))
+    ours, *others = (dense_crf(image, unary, Crf(engine=engine)) for engine in ENGINES)
+    for theirs in others:
+        assert np.abs(ours - theirs).max() < 0.01
+        assert np.array_equal(ours.argmax(axis=0), theirs.argmax(axis=0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_images_and_unaries_together_give_what_they_give_alone(scene, engine):
+    """Of other sizes and classes; the images are alike, so one that heard another would show it."""
+    image, unary = scene
+    settings = Crf(5, gaussian_compat=1, bilateral_compat=2, engine=engine)
+    random = np.random.default_rng(1)
+    images = [image, image[:5], image[:, :1], image]
+    unaries = [
+        random.normal(size=(2, classes, *i.shape[:2])).astype(np.float32)
+        for i, classes in zip(images, (3, 1, 4, 2), strict=True)
+    ]
+    unaries[0][0] = unary
+    unaries[3][:, :, 3] = np.inf
+    for i, energies, found in zip(
+        images, unaries, dense_crfs(images, unaries, settings), strict=True
+    ):
+        assert found.dtype == np.float32
+        for energy, belief in zip(energies, found, strict=True):
+            np.testing.assert_allclose(belief, dense_crf(i, energy, settings), atol=1e-5)
 
 
 def test_pulls_labels_onto_the_edges_of_the_image(crf):
@@ -169,7 +192,7 @@ def test_refuses_what_it_cannot_refine(image, unary, message):
 @pytest.mark.parametrize(
     ("engine", "modules", "message"),
     [
-        ("numba", ["numba", "fbr.masks.lattice"], "numba.* or choose `engine: pydensecrf`"),
+        ("numba", ["numba", "fbr.masks.lattice"], "numba.* or choose `engine: torch`"),
         ("pydensecrf", ["pydensecrf"], r"pip install pydensecrf2.*C\+\+ compiler.*`engine: numba`"),
     ],
 )

@@ -1,8 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fbr.masks.crf import Crf, dense_crf, unary_from_labels
-from fbr.masks.seeds import confident_seeds, crf_mask, label_map, score_crf_mask
+from fbr.masks.seeds import (
+    confident_seeds,
+    crf_masks,
+    label_energies,
+    label_map,
+    score_energies,
+)
 from tests.reference import seeds as reference
 
 QUICK = Crf(iterations=3)
@@ -15,6 +23,16 @@ def example(size, k, kind=np.float32, seed=0):
     image = random.integers(100, 150, (*size, 3), dtype=np.uint8)
     cam = (random.integers(0, 11, (k, *size)) / 10).astype(kind)
     return image, cam, random.permutation(np.arange(1, 21, dtype=np.uint8))[:k]
+
+
+def crf_mask(image, cam, keys, threshold, settings, confidence=0.7):
+    """One image, one pass."""
+    return alone(image, label_energies(cam, threshold, confidence), keys, settings)
+
+
+def alone(image, energies, keys, settings):
+    ((mask,),) = crf_masks([image], [energies[None]], [keys], settings)
+    return mask
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -38,7 +56,6 @@ def test_ties_go_to_background_then_to_the_first_map():
 def test_without_classes_everything_is_background(size):
     image, cam, keys = example(size, 0)
     assert not crf_mask(image, cam, keys, 0.3, QUICK).any()
-    assert not confident_seeds(image, cam, keys, 0.3, 0.05, QUICK).any()
 
 
 def test_crf_sees_only_the_classes_of_the_image():
@@ -74,7 +91,7 @@ def test_a_crf_that_sees_scores_starts_from_them_and_background_s(size, k, power
     image, cam, keys = example(size, k)
     energies = reference.score_energies(cam, power)
     expected = np.array([0, *keys])[dense_crf(image, energies, QUICK).argmax(axis=0)]
-    mask = score_crf_mask(image, cam, keys, power, QUICK)
+    mask = alone(image, score_energies(cam, power), keys, QUICK)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, expected)
 
@@ -86,7 +103,7 @@ def test_more_power_leaves_less_background(kind):
     still = Crf(gaussian_compat=0, bilateral_compat=0)
     for power in (1.0, 8.0):
         least = next(t for t in np.arange(0, 1, 1e-3) if t >= (1 - t) ** power)
-        mask = score_crf_mask(image, cam, keys, power, still)
+        mask = alone(image, score_energies(cam, power), keys, still)
         assert np.array_equal(mask, label_map(cam, keys, least))
 
 
@@ -94,8 +111,8 @@ def test_more_power_leaves_less_background(kind):
 @pytest.mark.parametrize("k", [1, 3])
 def test_seeds_are_the_rule_over_two_passes(size, k):
     image, cam, keys = example(size, k)
-    seeds = confident_seeds(image, cam, keys, 0.7, 0.4, QUICK)
-    passes = (crf_mask(image, cam, keys, threshold, QUICK) for threshold in (0.7, 0.4))
+    passes = [crf_mask(image, cam, keys, threshold, QUICK) for threshold in (0.7, 0.4)]
+    seeds = confident_seeds(*passes)
     assert seeds.dtype == np.uint8
     assert seeds.tolist() == reference.confident(*passes)
     if size == (13, 17):
@@ -107,7 +124,21 @@ def test_seeds_show_class_doubt_and_background():
     image = np.full((12, 30, 3), 90, np.uint8)
     cam = np.broadcast_to(np.linspace(1, 0, 30, dtype=np.float32), (1, 12, 30))
     still = Crf(gaussian_compat=0, bilateral_compat=0)
-    seeds = confident_seeds(image, cam, np.array([7]), 0.6, 0.2, still)
+    passes = [crf_mask(image, cam, np.array([7]), threshold, still) for threshold in (0.6, 0.2)]
+    seeds = confident_seeds(*passes)
     assert (seeds == seeds[0]).all()
     assert np.unique(seeds).tolist() == [0, 7, 255]
     assert seeds[0].tolist() == [7] * 12 + [255] * 12 + [0] * 6
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch", "pydensecrf"])
+def test_images_of_several_sizes_and_classes_come_out_as_alone(engine):
+    settings = replace(QUICK, engine=engine)
+    scenes = [example(size, k, seed=k) for size, k in zip(SIZES, (2, 0, 3), strict=True)]
+    thresholds = (0.3, 0.7, 0.4)
+    images, cams, keys = zip(*scenes, strict=True)
+    energies = [np.stack([label_energies(cam, t) for t in thresholds]) for cam in cams]
+    together = crf_masks(images, energies, keys, settings)
+    for scene, masks in zip(scenes, together, strict=True):
+        assert masks.dtype == np.uint8
+        assert np.array_equal(masks, [crf_mask(*scene, t, settings) for t in thresholds])

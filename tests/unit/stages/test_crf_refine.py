@@ -5,7 +5,7 @@ import pytest
 
 from fbr.files import maps, pictures
 from fbr.masks.crf import Crf
-from fbr.masks.seeds import confident_seeds, crf_mask, score_crf_mask
+from fbr.masks.seeds import confident_seeds, crf_masks, label_energies, score_energies
 from fbr.stages.crf_refine import _Work
 from tests.unit.stages.conftest import ENTRIES
 
@@ -18,14 +18,20 @@ def test_masks_are_those_of_the_block_s_unary(job, mask):
     seen = maps.Maps(np.array([1, 2], np.uint8), cam, (entry.height, entry.width))
     maps.write(folders[0] / "a.npz", seen)
     numbers = made.numbers
-    _Work(made.data.folder, *folders, numbers)(entry)
+    _Work(made.data.folder, *folders, numbers)([entry])
 
-    crf = Crf(**numbers.crf.model_dump())
-    given = (made.data.image(entry), seen.full(), seen.keys)
-    seeds = confident_seeds(*given, numbers.fg_threshold, numbers.bg_threshold, crf)
+    cam = seen.full()
+    seeds = [label_energies(cam, t) for t in (numbers.fg_threshold, numbers.bg_threshold)]
     if mask == "crf":
-        expected = crf_mask(*given, numbers.threshold, crf, numbers.confidence)
+        first = label_energies(cam, numbers.threshold)
     else:
-        expected = score_crf_mask(*given, numbers.background_power, crf)
-    assert np.array_equal(pictures.read_mask(folders[1] / "a.png"), expected)
+        first = score_energies(cam, numbers.background_power)
+    expected, *passes = crf_masks(
+        [made.data.image(entry)] * 3,
+        [energies[None] for energies in (first, *seeds)],
+        [seen.keys] * 3,
+        Crf(**numbers.crf.model_dump()),
+    )
+    assert np.array_equal(pictures.read_mask(folders[1] / "a.png"), expected[0])
+    seeds = confident_seeds(*(found[0] for found in passes))
     assert np.array_equal(pictures.read_mask(folders[2] / "a.png"), seeds)
