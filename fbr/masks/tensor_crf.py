@@ -58,8 +58,12 @@ def _kernels(images: Sequence[Tensor], settings: Crf) -> list[tuple[float, "Kern
     """Each kernel's weight, and the kernel: over positions, and over positions and colours."""
     places = torch.cat([_places(image) for image in images], 1)
     colours = torch.cat([image.reshape(-1, 3).T.float() for image in images], 1)
-    numbers = torch.arange(len(images), device=places.device)
-    owner = numbers.repeat_interleave(torch.tensor([i[..., 0].numel() for i in images]).to(numbers))
+    owner = torch.cat(
+        [
+            torch.full_like(image[..., 0], n, dtype=torch.int64).flatten()
+            for n, image in enumerate(images)
+        ]
+    )
     alike = torch.cat([places / settings.bilateral_sxy, colours / settings.bilateral_srgb])
     return [
         (settings.gaussian_compat, Kernel(places / settings.gaussian_sxy, owner)),
