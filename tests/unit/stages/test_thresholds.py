@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fbr.errors import Refusal
 from fbr.files import maps, pictures
@@ -32,10 +33,14 @@ def walked(request, job, monkeypatch):
     made.run = Run(0)
     radius = made.numbers.radius
     pairs = (len(path_index(radius).displacements), *GRID)
-    edge, still = blobs(rng, 1, *GRID)[0], np.full((2, *GRID), 9, np.float32)
+    edge, still = torch.from_numpy(blobs(rng, 1, *GRID)[0]), np.full((2, *GRID), 9, np.float32)
     monkeypatch.setattr(networks, "load", lambda model, device: (None, {}))
     monkeypatch.setattr(irn_infer, "relations", lambda *_: (edge, still))
-    monkeypatch.setattr(psa_infer, "affinities", lambda *_: rng.random(pairs, np.float32))
+
+    def close(*_):
+        return torch.from_numpy(rng.random(pairs, np.float32))
+
+    monkeypatch.setattr(psa_infer, "affinities", close)
     made.path(f"{request.param}_train", "model").parent.mkdir(parents=True)
     made.path(f"{request.param}_train", "model").write_bytes(b"")
     for entry in ENTRIES:
