@@ -138,7 +138,7 @@ def desk(trained, tmp_path, capsys) -> Iterator[Desk]:
         (("cam_train", "toy", "s0", "plian"), "Did you mean 'plain'?"),
         (
             ("seg_train", *CAM, "irm", "deeplabv2"),
-            "expected one of crf, amn_seeds, irn, psa_seeds, psa, superpixel, none",
+            "expected one of crf, crf_ppc, amn_seeds, irn, psa_seeds, psa, superpixel, none",
         ),
         (("crf_refine", *CAM, "irn"), "mask.irn.toy: found no block 'crf_refine'"),
         (("prepare", "toyy"), "Did you mean 'toy'?"),
