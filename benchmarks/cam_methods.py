@@ -2,7 +2,7 @@
 
 The passes: forward and backward of the backbone, once a view, and of every layer with weights
 behind it, on what they are given in a step; no loss, no optimiser. Each method has a process of its
-own, for its memory.
+own, for its memory: first without FBR, then with it, which takes more.
 
     python -m benchmarks.cam_methods [--full]
 
@@ -33,6 +33,11 @@ class Measured(NamedTuple):
     images: int
 
 
+def both(name: str, full: bool) -> tuple[Measured, Measured]:
+    """Without FBR, and with it."""
+    return measured(name, full), measured(f"{name}_fbr", full)
+
+
 def measured(name: str, full: bool) -> Measured:
     recipe = recipe_of(name, full)
     batch = batch_of(recipe.crop, recipe.batch)
@@ -40,7 +45,7 @@ def measured(name: str, full: bool) -> Measured:
     step()  # the parts that are made when first asked for
     calls = recorded(network, step)
     memory = resident("VmHWM") if DEVICE.type == "cpu" else torch.cuda.max_memory_allocated() / 1e6
-    times = timed(3 if full else 8, step, lambda: replay(calls))
+    times = timed(3 if full else 5, step, lambda: replay(calls), warm=1)
     return Measured(*times, memory, recipe.batch)
 
 
@@ -97,9 +102,7 @@ def main(full=False):
     print(f"{'times':>12}{'img/s':>8}{'MB':>7}")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
         for name in METHODS:
-            alone, carried = (
-                fresh.submit(measured, n, full).result() for n in (name, f"{name}_fbr")
-            )
+            alone, carried = fresh.submit(both, name, full).result()
             print(
                 f"{name:<12}{alone.passes:8.0f}{alone.step:8.0f}{alone.step / alone.passes:7.2f}"
                 f"{1000 * alone.images / alone.step:8.1f}{alone.memory:7.0f}"
