@@ -51,9 +51,9 @@ def test_a_photograph_on_its_side_has_upright_regions(tmp_path, capsys):
 
 
 def test_more_regions_than_a_picture_can_number_are_merged_further():
-    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
-    begun, regions = segment(noise, 400, 1, least=2.0)
-    assert begun == 400
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    begun, regions = segment(noise, 1600, 1, least=2.0)
+    assert begun == 1600
     assert [*np.unique(regions)] == [*range(1, MOST + 1)]
 
 

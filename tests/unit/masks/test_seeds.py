@@ -56,6 +56,8 @@ def test_ties_go_to_background_then_to_the_first_map():
 def test_without_classes_everything_is_background(size):
     image, cam, keys = example(size, 0)
     assert not crf_mask(image, cam, keys, 0.3, QUICK).any()
+    passes = [crf_mask(image, cam, keys, threshold, QUICK) for threshold in (0.3, 0.05)]
+    assert not confident_seeds(*passes).any()
 
 
 def test_crf_sees_only_the_classes_of_the_image():
