@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from fbr.errors import Refusal, nearest
 from fbr.files import pictures
 from fbr.files.tables import read_csv, read_json, write_csv, write_json
 
 VOID = 255
+ASPECT = 0.05  # by which width / height of a smaller picture may differ: its sides are rounded
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Entry:
     width: int
     splits: tuple[str, ...]
     classes: tuple[int, ...]
+
+    def has_shape_of(self, height: int, width: int) -> bool:
+        """Whether a picture of this size may show the image at another scale."""
+        cross = height * self.width, width * self.height
+        return abs(cross[0] - cross[1]) <= ASPECT * cross[0]
 
 
 class Built(NamedTuple):
@@ -123,9 +130,13 @@ class Prepared:
         return self.ids(self.folder / "companions" / f"{entry.id}.png", entry)
 
     def saliency(self, entry: Entry) -> np.ndarray:
-        """(H, W) uint8, 0…255."""
+        """(H, W) uint8, 0…255; a map may be smaller than its image, and grows to its size here."""
         path = self.folder / "saliency" / f"{entry.id}.png"
-        return sized(pictures.read_grey(path), entry, path)
+        saliency = pictures.read_grey(path)
+        if not entry.has_shape_of(*saliency.shape):
+            return sized(saliency, entry, path)
+        size = entry.width, entry.height
+        return np.asarray(Image.fromarray(saliency).resize(size, Image.Resampling.BILINEAR))
 
     def has(self, kind: str, entry: Entry) -> bool:
         """Whether there is a mask of this kind ("masks", "instances", …): a test split has none."""

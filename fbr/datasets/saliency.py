@@ -14,7 +14,6 @@ STEMS = (
     *("{id}", "{id}_sal", "{id}_saliency", "{id}_salmap", "{id}_pred", "{id}_mask", "{id}_map"),
     *("{id}-sal", "{id}-saliency", "sal_{id}", "saliency_{id}", "{id}.jpg", "{id}.png"),
 )
-ASPECT = 0.05  # by which width / height of a map may differ from its image's: small maps round
 
 
 def add(folder: Path, entries: list[Entry], target: PartialFolder) -> dict[str, str]:
@@ -62,7 +61,7 @@ def _named_after(id: str, files: dict[tuple[str, str], Path]) -> Path | None:
 
 def _take(file: Path, entry: Entry, target: Path) -> None:
     height, width = pictures.read_size(file)
-    if abs(height * entry.width - width * entry.height) > ASPECT * height * entry.width:
+    if not entry.has_shape_of(height, width):
         raise Refusal(
             f"{file}: a saliency map of {width}x{height} cannot be of id '{entry.id}', which is "
             f"{entry.width}x{entry.height}; give it its own map"

@@ -159,3 +159,25 @@ def test_other_class_names_are_refused(folder, content):
 def test_a_folder_that_is_not_prepared_says_so(tmp_path):
     with pytest.raises(Refusal, match=r"classes.json: missing; run the stage that writes it"):
         Prepared(tmp_path)
+
+
+def test_a_smaller_saliency_map_is_read_at_the_size_of_its_image(data, folder):
+    small = np.array([[0, 200, 200], [0, 200, 200]], np.uint8)
+    pictures.write_grey(folder / "saliency" / "a.png", small)
+    read = data.saliency(ENTRIES[0])
+    assert read.shape == (4, 6)
+    assert read.dtype == np.uint8
+    assert read[[0, 3], [0, 5]].tolist() == [0, 200]
+    assert read.flags.c_contiguous
+
+
+def test_a_saliency_map_of_its_image_s_size_is_read_as_it_is(data, folder):
+    whole = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    pictures.write_grey(folder / "saliency" / "a.png", whole)
+    assert np.array_equal(data.saliency(ENTRIES[0]), whole)
+
+
+def test_a_saliency_map_of_another_shape_is_refused_with_its_id(data, folder):
+    pictures.write_grey(folder / "saliency" / "a.png", np.zeros((6, 4), np.uint8))
+    with pytest.raises(Refusal, match="id 'a' is 4x6 here, expected 6x4"):
+        data.saliency(ENTRIES[0])
