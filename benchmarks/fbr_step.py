@@ -357,9 +357,10 @@ def trainer(recipe, batch, fbr):
     kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
     optimizer = kinds[recipe.optimizer](trained, lr=1e-9, **momentum)
+    now = {"seed": 0, "step": 0, "logged": False}  # as most steps are not
 
     def step():
-        given = batch | {"image": normalise(batch["image"]), "seed": 0, "step": 0}
+        given = batch | now | {"image": normalise(batch["image"])}
         with torch.autocast(DEVICE.type, torch.bfloat16):
             losses = network(given)
         backward(losses)

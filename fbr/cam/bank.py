@@ -34,10 +34,10 @@ class Bank(nn.Module):
             there = counts[some]
             at = (self.pushed + torch.arange(len(some), device=rows.device)) % len(self.rows)
             # A row that does not count rewrites what its place holds: the shapes stay fixed.
-            self.rows[at] = torch.where(
-                there[:, None], rows[some].to(self.rows.dtype), self.rows[at]
-            )
-            self.labels[at] = torch.where(there[:, None], labels[some].bool(), self.labels[at])
+            for ring, new in ((self.rows, rows), (self.labels, labels)):
+                new = new.index_select(0, some).to(ring.dtype)
+                kept = torch.where(there[:, None], new, ring.index_select(0, at))
+                ring.index_copy_(0, at, kept)
             self.pushed += there.sum()
 
     def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:

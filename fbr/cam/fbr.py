@@ -64,7 +64,8 @@ class Background(nn.Module):
         """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
         features (B, L, h, w); scores (B, 1+K, h, w); batch: image (B, 3, H, W), label (B, K), the
-        numbers step and seed and, to be watched only, companions (B, H, W) where the data has them.
+        numbers step and seed; logged: whether values are watched (they are where it is not told),
+        with companions (B, H, W) where the data has them.
         """
         labels, weight = batch["label"], self.numbers.weight
         z, u = self.project(features)
@@ -82,8 +83,10 @@ class Background(nn.Module):
             for name in losses:
                 begun = batch["step"] >= getattr(self.numbers.from_step, name)
                 losses[name] = losses[name] * (getattr(weight, name) * begun)
-            size = features.shape[2:]
-            return losses | self._watched(u, found.label, size, regions, count, batch)
+            if batch.get("logged", True):
+                size = features.shape[2:]
+                losses |= self._watched(u, found.label, size, regions, count, batch)
+            return losses
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Z_fg and Z_bg after their ReLU, float32 (B, N, D) each; features are read once."""

@@ -84,7 +84,10 @@ def unsure(found: Seeds, rank: float, quantile: float, blank_background: bool) -
     entropy = -(found.chance * (found.chance + 1e-10).log()).sum(1)
     if blank_background:
         entropy = entropy * (found.label > 0)
-    return (found.label > 0) & ~sure & (entropy > entropy.quantile(quantile, 1, keepdim=True))
+    # A quantile between two of its values has the same values above it as the lower of the two.
+    below = 1 + int(quantile * (entropy.shape[1] - 1))
+    least = entropy.kthvalue(below, dim=1, keepdim=True).values
+    return (found.label > 0) & ~sure & (entropy > least)
 
 
 def prototypes(found: Seeds, pixels: Tensor, top: int) -> Tensor:

@@ -3,8 +3,9 @@
 A network is anything whose forward takes a batch (a dict of tensors) and returns named losses, each
 a scalar, a pair (sum, count) whose division is left to the loop, so that the mean runs over all
 processes, or a triple (sum, count, k) whose mean's k-th root is the loss; an accumulated part is a
-mean of its own. A value without gradient is only watched. The
-batch also tells `step` and `seed`, for what depends on time or draws alike in all processes.
+mean of its own. A value without gradient is only watched. The batch also tells `step` and `seed`,
+for what depends on time or draws alike in all processes, and at which steps the history is
+`logged`: these may have further values.
 Nothing random survives from step to step: each step is seeded by its number, so resuming needs no
 random states and cannot get them wrong.
 """
@@ -109,7 +110,7 @@ def fit(
             _seed_step(seed, run.step, processes.rank)
             run.one_step([next(batches) for _ in range(parts)])
             shown.step(run.step)
-            if run.step % training.log_every == 0 or run.step == training.steps:
+            if run.logged(run.step):
                 row = run.close_interval()
                 values = {k: v for k, v in row.items() if k not in ("step", "lr")}
                 shown.losses(run.step, values, row["lr"])
@@ -146,8 +147,8 @@ class _Run:
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self._names: list[str] = []
-        self._kept: list[Tensor] = []  # losses of this interval, left on the device
+        # Losses of this interval's steps and their names; they stay on the device.
+        self._kept: list[tuple[list[str], Tensor]] = []
         self._module = _together(network, processes) if processes.world > 1 else network
 
     def one_step(self, parts: list[Batch]) -> None:
@@ -161,14 +162,17 @@ class _Run:
                 values = self._losses(batch)
                 loss = torch.stack(list(values.values())).sum() / len(parts)
                 loss.backward()
-            self._names = list(values)
             total = total + torch.stack([v.detach().float() for v in values.values()]) / len(parts)
         if self.training.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._kept.append(self.processes.sum(total) / self.processes.world)
+        self._kept.append((list(values), self.processes.sum(total) / self.processes.world))
+
+    def logged(self, steps: int) -> bool:
+        """Whether an interval of the history ends when so many steps are done."""
+        return steps % self.training.log_every == 0 or steps == self.training.steps
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         device = self.processes.device
@@ -177,7 +181,7 @@ class _Run:
             for k, v in batch.items()
         }
         tensors["image"] = normalise(tensors["image"])
-        now = {"step": self.step, "seed": self.seed}
+        now = {"step": self.step, "seed": self.seed, "logged": self.logged(self.step + 1)}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bfloat16):
             losses: Losses = self._module(tensors | now)
         return {name: self._mean(value) for name, value in losses.items()}
@@ -216,12 +220,12 @@ class _Run:
 
         Losses are read once an interval, not once a step: reading waits for the device.
         """
-        kept = torch.stack(self._kept).tolist()
+        values = iter(torch.cat([values for _, values in self._kept]).tolist())
+        kept = [{name: next(values) for name in names} for names, _ in self._kept]
         for step, losses in enumerate(kept, start=self.step - len(kept)):
-            self._check(step, dict(zip(self._names, losses, strict=True)))
-        means = [fmean(column) for column in zip(*kept, strict=True)]
-        lr = self.optimizer.param_groups[0]["lr"]
-        row = {"step": self.step, "lr": lr, **dict(zip(self._names, means, strict=True))}
+            self._check(step, losses)
+        means = {name: fmean(step[name] for step in kept if name in step) for name in kept[-1]}
+        row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"], **means}
         self.history.append(row)
         self._kept = []
         return row
@@ -239,7 +243,7 @@ class _Run:
 
     def finite(self) -> bool:
         """Whether this state is worth keeping: no loss and no weight of it has gone wrong."""
-        held = [*self._kept, *self.network.state_dict().values()]
+        held = [*(losses for _, losses in self._kept), *self.network.state_dict().values()]
         return all(bool(tensor.isfinite().all()) for tensor in held)
 
     def state(self) -> dict[str, Any]:
@@ -248,7 +252,6 @@ class _Run:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
-            "names": self._names,
             "kept": self._kept,
         }
 
@@ -256,8 +259,7 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.history = state["step"], state["history"]
-        self._names = state["names"]
-        self._kept = [kept.to(self.processes.device) for kept in state["kept"]]
+        self._kept = [(names, kept.to(self.processes.device)) for names, kept in state["kept"]]
 
 
 def _together(network: nn.Module, processes: Processes) -> nn.Module:

@@ -44,7 +44,8 @@ class Task(nn.Module):
         near = F.mse_loss(pooled, self.bank.mean(0).expand_as(pooled))
         logits = self.head(features).float()
         losses = F.cross_entropy(logits, batch["mask"].long(), ignore_index=255, reduction="none")
-        return {"pixels": (losses.sum(), (batch["mask"] != 255).sum()), "near": near}
+        watched = {"time": torch.tensor(batch["step"] + 1.0)} if batch["logged"] else {}
+        return {"pixels": (losses.sum(), (batch["mask"] != 255).sum()), "near": near} | watched
 
     def groups(self) -> list[dict]:
         return [
@@ -230,7 +231,9 @@ def test_optimiser_state_is_that_of_the_uninterrupted(train, monkeypatch, state)
     for number in one:
         assert all(torch.equal(one[number][k], other[number][k]) for k in one[number])
     assert saved[0]["history"] == saved[1]["history"]
-    assert all(map(torch.equal, saved[0]["kept"], saved[1]["kept"]))
+    for (names, one), (others, other) in zip(saved[0]["kept"], saved[1]["kept"], strict=True):
+        assert names == others
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("spoil", ["key", "truncated", "empty", "text"])
@@ -441,7 +444,7 @@ def test_history_has_a_row_an_interval_and_one_at_the_end(train):
     said = []
     _, history = train(on_log=lambda step, values: said.append((step, values)))
     assert [row["step"] for row in history] == [3, 6, 7]
-    assert [list(row) for row in history] == [["step", "lr", "pixels", "near"]] * 3
+    assert [list(row) for row in history] == [["step", "lr", "pixels", "near", "time"]] * 3
     for (step, values), row in zip(said, history, strict=True):
         assert step == row["step"]
         assert values.pop("images_per_second") > 0
@@ -453,6 +456,12 @@ def test_history_is_the_mean_of_its_interval(train):
     _, some = train(log_every=7)
     for name in ("pixels", "near"):
         assert some[0][name] == pytest.approx(np.mean([row[name] for row in every]), rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_value_of_logged_steps_alone_is_that_of_its_step(train, accumulate):
+    _, history = train(accumulate=accumulate)
+    assert [row["time"] for row in history] == [3.0, 6.0, 7.0]
 
 
 def test_each_epoch_reads_every_image_once(train):
