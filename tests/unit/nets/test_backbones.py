@@ -198,3 +198,12 @@ def test_a_norm_with_more_in_it_keeps_that():
     assert network[0](images).min() == 0
     assert all(m.running_mean.eq(0).all() for m in network)
     assert set(network.state_dict()) == set(nn.Sequential(Rectified(3), Rectified(3)).state_dict())
+
+
+def test_gradients_lie_as_maps_do():
+    """A mean hands back one number for all positions, in a layout that slows batch norm down."""
+    network = backbones.build("small", 8).to(memory_format=torch.channels_last)
+    seen = []
+    network.levels[-1].register_full_backward_hook(lambda *given: seen.append(given[2][0]))
+    network(torch.randn(2, 3, 32, 32))[-1].mean((2, 3)).sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
