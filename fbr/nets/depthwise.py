@@ -18,7 +18,7 @@ class Depthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, h, w)."""
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if x.device.type != "cpu" or not learns:
+        if x.device.type != "cpu" or not (self.training and learns):
             return super().forward(x)
         if self.stride != (1, 1):
             with torch.autocast("cpu", enabled=False):

@@ -73,8 +73,8 @@ def test_where_nothing_learns_it_is_torch_s_own(monkeypatch):
     x = torch.randn(1, 4, 6, 6)
     with torch.inference_mode():
         ours(x)
-    ours.requires_grad_(False)
-    ours(x)
+    ours.eval()(x)
+    ours.train().requires_grad_(False)(x)
 
 
 @pytest.mark.parametrize(
