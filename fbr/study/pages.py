@@ -97,6 +97,8 @@ def shown(table: plan.Table, scores: Scores) -> Table:
     gains = {"miou": "mIoU", **{f"miou_{split}": split for split in others}}
     if table.baseline:
         columns += [f"{name} − {table.baseline.label}" for name in gains.values()]
+    if own := any(row.against for row in table.rows):
+        columns += [f"{name} − own base" for name in gains.values()]
     lines = []
     for row in table.rows:
         seeds = scores[row.name]
@@ -104,6 +106,9 @@ def shown(table: plan.Table, scores: Scores) -> Table:
         cells += [_percent(seeds, key) for key in shares]
         if table.baseline:
             cells += [_gain(seeds, scores[table.baseline.name], key) for key in gains]
+        if own:
+            base = scores[row.against] if row.against else seeds
+            cells += [_gain(seeds, base, key) for key in gains]
         lines.append((*cells, _spread((run["seconds"] for run in seeds.values()), 0)))
     spent = "training, s" if maps else "all stages, s"
     return Table((*columns, spent), tuple(lines), _caption(table, runs))
@@ -155,6 +160,8 @@ def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
             f" mIoU − {table.baseline.label}: mean difference under the same seeds, with its 95 % "
             "confidence interval (Student's t)."
         )
+    if any(row.against for row in table.rows):
+        said += " mIoU − own base: likewise, against the row that it builds on."
     return said
 
 

@@ -30,6 +30,7 @@ class RowBlock(Strict):
     mask: Name | None = None
     seg: Name | None = None
     over: Name | None = None  # an earlier row of the table
+    against: Name | None = None  # an earlier row, which it is compared with beside the baseline
     set: dict[str, Any] = Field({})  # dotted keys of <axis>.<block>.<data>, as in cam_train.lr
 
     @model_validator(mode="after")
@@ -96,6 +97,7 @@ class Row:
     name: str
     label: str
     axes: Axes
+    against: str | None = None
 
     @property
     def variant(self) -> str:
@@ -184,7 +186,9 @@ def _table(name: str, asked: TableBlock, blocks: dict, file: str) -> Table:
             axis: _variant(axis, *recipe, asked.data, blocks[axis], here)
             for axis, recipe in recipes[row].items()
         }
-        made[row] = Row(row, change.label or row, axes)
+        if change.against:
+            one_of(made, change.against, f"{where}.rows.{row}.against, of the rows before it")
+        made[row] = Row(row, change.label or row, axes, change.against)
     if asked.baseline is not None:
         one_of(made, str(asked.baseline), f"{where}.baseline")
     return Table(

@@ -56,6 +56,16 @@ def test_without_a_baseline_nothing_is_compared():
     assert "Student" not in table.caption
 
 
+def test_a_row_is_compared_with_its_own_base_too():
+    rows = (A, B, replace(C, against="b"))
+    scores = SCORES | {"c": {"s0": run(0.42), "s2": run(0.46)}}
+    table = pages.shown(replace(TABLE, rows=rows), scores)
+    assert table.columns[4:6] == ("mIoU − + a", "mIoU − own base")
+    assert [row[5] for row in table.rows[:2]] == [None, None]
+    assert table.rows[2][5] == "-2.0 [-14.7, +10.7]"  # differences -1 and -3
+    assert "the row that it builds on" in table.caption
+
+
 def test_spill_is_shown_where_it_was_measured():
     silent = run(0.4, spill_background=None)  # no activation at all
     spilt = SCORES | {"c": {"s0": run(0.4, spill_background=0.5), "s1": silent}}

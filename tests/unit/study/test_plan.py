@@ -164,6 +164,10 @@ def test_rows_reach_to_masks_and_segmentation(load):
             {"rows": {"a": {"over": "b"}, "b": {}}},
             r"rows\.a\.over, of the rows before it: found 'b'",
         ),
+        (
+            {"rows": {"a": {"against": "b"}, "b": {}}},
+            r"rows\.a\.against, of the rows before it: found 'b'",
+        ),
         ({"rows": {"a": {"cam": "plian"}}}, r"rows\.a\.cam: found 'plian'.*'plain'"),
         ({"rows": {"a": {"cam": "plain", "over": "a"}}}, "one of 'cam' and 'over'"),
         ({"rows": {"a": {"sett": {}}}}, r"unknown key 'sett', known: .*Did you mean 'set'"),
