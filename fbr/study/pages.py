@@ -153,7 +153,7 @@ def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping], key: str) 
 def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
     """What the numbers are on, and how to read them."""
     on = {f"{run['split']} ({run['images']} images), {_rule(run)}" for run in runs}
-    said = f"{table.data}, {'; '.join(sorted(on)) or 'nothing run yet'}. "
+    said = f"{table.data}, {'; '.join(_joined(on)) or 'nothing run yet'}. "
     said += f"Percent, mean ± standard deviation over seeds, {len(table.seeds)} wanted."
     if table.baseline:
         said += (
@@ -163,6 +163,15 @@ def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
     if any(row.against for row in table.rows):
         said += " mIoU − own base: likewise, against the row that it builds on."
     return said
+
+
+def _joined(on: Iterable[str]) -> list[str]:
+    """What differs in its threshold alone is said once."""
+    thresholds: dict[str, list[str]] = {}
+    for said in sorted(on):
+        same, threshold, number = said.partition(" threshold ")
+        thresholds.setdefault(same + threshold, []).append(number)
+    return [same + ", ".join(numbers) for same, numbers in thresholds.items()]
 
 
 def _rule(run: Mapping[str, Any]) -> str:

@@ -56,6 +56,14 @@ def test_without_a_baseline_nothing_is_compared():
     assert "Student" not in table.caption
 
 
+def test_thresholds_of_rows_are_said_together():
+    other = run(0.5) | {"threshold": 0.45}
+    elsewhere = run(0.5) | {"split": "val", "images": 7}
+    table = pages.shown(TABLE, SCORES | {"b": {"s0": other}, "c": {"s0": elsewhere}})
+    said = "train (24 images), fixed threshold 0.3, 0.45; val (7 images), fixed threshold 0.3. "
+    assert said in table.caption
+
+
 def test_a_row_is_compared_with_its_own_base_too():
     rows = (A, B, replace(C, against="b"))
     scores = SCORES | {"c": {"s0": run(0.42), "s2": run(0.46)}}
