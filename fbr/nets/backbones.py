@@ -62,7 +62,7 @@ class Backbone(nn.Module):
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
-    """A gradient laid out as maps are: as a mean spreads it, it slows batch norm down tenfold."""
+    """A gradient laid out as maps are: as a mean spreads it, it slows batch norm down."""
     return gradient.contiguous(memory_format=torch.channels_last)
 
 

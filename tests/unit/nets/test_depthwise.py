@@ -41,7 +41,7 @@ def test_result_and_gradients_are_those_of_torch(stride, gap, kernel, size, imag
 
 
 @pytest.mark.parametrize(("stride", "gap"), [(1, 2), (2, 1)])
-def test_in_bfloat16_it_is_as_near_to_single_precision_as_torch(stride, gap):
+def test_in_bfloat16_it_is_near_single_precision(stride, gap):
     plain, ours = pair(stride, gap, channels=16)
     x = torch.randn(2, 16, 9, 9, generator=torch.Generator().manual_seed(1))
     x = x.contiguous(memory_format=torch.channels_last)
