@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ log = logging.getLogger("fbr")
 
 Weights = str | dict[str, Tensor] | None  # "imagenet", a state dict, or nothing
 TIMM = "timm/"  # before the name of any network of timm
+AT_ONCE = 4  # images whose maps stay in a CPU's cache from one layer to the next
 
 
 class Backbone(nn.Module):
@@ -38,13 +40,25 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) → maps [(B, C, h, w), …], each of ⌈H / s⌉ × ⌈W / s⌉ for its stride s."""
-        maps = []
-        for level in self.levels:
-            images = level(images)
+        resting = self._resting(images)
+        maps = _in_parts(resting, images) if resting else []
+        for level in self.levels[len(resting) :]:
+            images = level(maps[-1] if maps else images)
             if images.requires_grad:
                 images.register_hook(_channels_last)
             maps.append(images)
         return maps
+
+    def _resting(self, images: Tensor) -> list[nn.Module]:
+        """The first levels that a CPU is to run on a few images at a time.
+
+        They keep nothing for a gradient and mix no images, so all that counts is how often their
+        large maps go to memory and back: the frozen half of MobileNet-V2 takes half the time.
+        """
+        if images.device.type != "cpu" or images.requires_grad or len(images) <= AT_ONCE:
+            return []
+        learning = torch.is_grad_enabled()
+        return list(takewhile(lambda level: _rests(level, learning), self.levels))
 
     def upto(self, levels: int) -> Iterator[nn.Parameter]:
         """The parameters that the first `levels` maps come from."""
@@ -59,6 +73,22 @@ class Backbone(nn.Module):
         for norm in _norms(self):
             if not norm.weight.requires_grad:
                 freeze_statistics(norm)
+
+
+def _rests(level: nn.Module, learning: bool) -> bool:
+    """Whether nothing in it is to learn, or depends on which images come together."""
+    if learning and any(parameter.requires_grad for parameter in level.parameters()):
+        return False
+    return not any(norm.training for norm in _norms(level))
+
+
+def _in_parts(levels: list[nn.Module], images: Tensor) -> list[Tensor]:
+    """Every level's map, of some images after others."""
+    found = []
+    for part in images.split(AT_ONCE):
+        maps = [part := level(part) for level in levels]
+        found.append(maps)
+    return [torch.cat(maps) for maps in zip(*found, strict=True)]
 
 
 def _channels_last(gradient: Tensor) -> Tensor:

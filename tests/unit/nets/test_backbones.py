@@ -207,3 +207,39 @@ def test_gradients_lie_as_maps_do():
     network.levels[-1].register_full_backward_hook(lambda *given: seen.append(given[2][0]))
     network(torch.randn(2, 3, 32, 32))[-1].mean((2, 3)).sum().backward()
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_frozen_levels_see_some_images_after_others_and_find_the_same(name, count):
+    torch.manual_seed(0)
+    backbone = backbones.build(name, 16, freeze=2).to(memory_format=torch.channels_last).train()
+    seen = []
+    backbone.levels[0].register_forward_hook(lambda _, given, found: seen.append(len(found)))
+    learns = []
+    backbone.levels[2].register_forward_hook(lambda _, given, found: learns.append(len(found)))
+    images = torch.randn(count, 3, 33, 47)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = backbone(images)
+        first = backbone.levels[0](images)
+        second = backbone.levels[1](first)
+    assert seen[:-1] == {1: [1], 4: [4], 7: [4, 3]}[count]
+    assert learns == [count]
+    assert torch.equal(found[0], first)
+    assert torch.equal(found[1], second)
+    assert not found[1].requires_grad
+    assert found[-1].requires_grad
+
+
+def test_levels_that_mix_images_or_learn_see_all_of_them_at_once():
+    backbone = backbones.build("mobilenet_v2", 16).train()
+    seen = []
+    backbone.levels[0].register_forward_hook(lambda _, given, found: seen.append(len(found)))
+    images = torch.randn(6, 3, 33, 33)
+    backbone(images)  # learns
+    with torch.no_grad():
+        backbone(images)  # batch statistics
+        backbone.eval()(images)
+    backbone.requires_grad_(False)(images)
+    backbone(images.requires_grad_())  # whoever asks how the maps depend on the pixels
+    assert seen == [6, 6, 4, 2, 4, 2, 6]
