@@ -66,7 +66,9 @@ def _run(
             raise Refusal(f"Snakemake runs in {place.workspace.root} ({who}); wait for it")
         place.set_up()
         for seed in dict.fromkeys(seed for table in tables for seed in table.seeds):
-            code = place.run([axes for axes in _runs(tables) if axes["seed"] == seed], jobs)
+            todo = [axes for axes in _runs(tables) if axes["seed"] == seed]
+            todo = [axes for axes in todo if not place.remembered(axes)]
+            code = place.run(todo, jobs) if todo else 0
             if code == 2:
                 return code
             failed = failed or abs(code)  # below zero where a signal ended it

@@ -37,17 +37,17 @@ _SECTION = re.compile(rf"({_OPEN}\n).*?({_CLOSE})", re.DOTALL)
 
 def write(page: Path, study: plan.Study, scores: Mapping[str, Scores]) -> None:
     """Write the tables anew, and in `<study>-runs/` every run and a chart for each sweep."""
-    folder = page.parent / f"{study.name}-runs"
+    runs = page.parent / study.runs.relative_to(study.page.parent)
     parts = {}
     for table in study.tables:
         found = scores[table.name]
         parts[table.name] = markdown_table(shown(table, found))
         if any(found[row.name] for row in table.sweep):
-            chart = folder / f"{table.name}.svg"
+            chart = runs.parent / f"{table.name}.svg"
             write_text(chart, curve(table, found) + "\n")
             link = os.path.relpath(chart, page.parent)
             parts[table.name] += f"\n![mIoU over {table.swept}]({link})\n"
-    write_csv(folder / "runs.csv", singles(study.tables, scores))
+    write_csv(runs, singles(study.tables, scores))
     text = page.read_text(encoding="utf-8")
     if (new := filled(text, parts, page)) != text:
         write_text(page, new)
@@ -152,8 +152,8 @@ def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping], key: str) 
 
 def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
     """What the numbers are on, and how to read them."""
-    on = {f"{run['split']} ({run['images']} images), {_rule(run)}" for run in runs}
-    said = f"{table.data}, {'; '.join(_joined(on)) or 'nothing run yet'}. "
+    on = _joined({_on(run) for run in runs})
+    said = f"{table.data}, {'; '.join(on) or 'nothing run yet'}. "
     said += f"Percent, mean ± standard deviation over seeds, {len(table.seeds)} wanted."
     if table.baseline:
         said += (
@@ -172,6 +172,11 @@ def _joined(on: Iterable[str]) -> list[str]:
         same, threshold, number = said.partition(" threshold ")
         thresholds.setdefault(same + threshold, []).append(number)
     return [same + ", ".join(numbers) for same, numbers in thresholds.items()]
+
+
+def _on(run: Mapping[str, Any]) -> str:
+    """Which images a score is on, and by which rule; of a remembered run, what was said then."""
+    return run.get("on") or f"{run['split']} ({run['images']} images), {_rule(run)}"
 
 
 def _rule(run: Mapping[str, Any]) -> str:
@@ -198,6 +203,7 @@ def singles(tables: Sequence[plan.Table], scores: Mapping[str, Scores]) -> list[
     keys = dict.fromkeys((*SHARES, *labels, *_further(scores), "seconds"))
     return [
         {"table": table.name, "row": row.name, "variant": row.variant, "seed": seed}
+        | {"recipe": run["recipe"], "on": _on(run)}
         | {key: run.get(key) for key in keys}
         for table in tables
         for row in table.rows

@@ -18,7 +18,7 @@ from fbr import params, pipeline
 from fbr.errors import Refusal
 from fbr.files.atomic import write_text
 from fbr.files.tables import read_json
-from fbr.study import plan
+from fbr.study import plan, records
 from fbr.study.plan import Axes, Study
 from fbr.workspace import AXES, DOWNLOADS, Workspace
 
@@ -30,6 +30,7 @@ class Place:
 
     def __init__(self, home: Workspace, study: Study) -> None:
         self.home, self.blocks = home, study.blocks
+        self._remembered = records.read(home.root / study.runs, study)
         self.workspace = Workspace(home.root / "studies" / study.name)
         there = self.workspace.params.is_file()
         self._written = params.read(self.workspace.params) if there else {}
@@ -60,6 +61,19 @@ class Place:
                 yield file, dict(zip(AXES, names, strict=False))
 
     def score(self, axes: Axes) -> dict[str, Any] | None:
+        """What a run found, here or where the page was written; None where it is not finished."""
+        return self.remembered(axes) or self._found(axes)
+
+    def remembered(self, axes: Axes) -> dict[str, Any] | None:
+        """What runs.csv says of a run of this recipe, unless there is anything of the run here."""
+        known = self._remembered.get(records.key(axes, self._recipe(axes)))
+        return None if (self.workspace.root / _score(axes)).parent.parent.exists() else known
+
+    def _recipe(self, axes: Axes) -> str:
+        asked = [(key, _at(self.blocks, *key.split("."))) for key in self._keys(axes)]
+        return records.digest(asked)
+
+    def _found(self, axes: Axes) -> dict[str, Any] | None:
         """metrics.json of a run, with `seconds`: of maps the last training's, else all stages'.
 
         None unless it is of the recipe as it is now, and no stage before it has begun anew since.
@@ -79,7 +93,7 @@ class Place:
         seconds = sum(run["seconds"] for run in counted) if all(counted) else None
         found = read_json(file)
         ways = {f"miou_{name}": way["miou"] for name, way in found.get("also", {}).items()}
-        return found | ways | {"seconds": seconds}
+        return found | ways | {"seconds": seconds, "recipe": self._recipe(axes)}
 
     def _record(self, stage: pipeline.Stage, axes: Axes) -> dict[str, Any] | None:
         file = self.workspace.beside(stage.name, axes) / "run.json"
@@ -88,11 +102,15 @@ class Place:
     def _current(self, axes: Axes) -> bool:
         """Whether the params.yaml that results were made with asks for the same as the study."""
         try:
-            behind = self._behind(axes)
+            keys = [key.split(".") for key in self._keys(axes)]
         except Refusal:  # the study has no such recipe any more
             return False
-        keys = [param.format(**own).split(".") for stage, own in behind for param in stage.params]
-        return all(_found(self._written, *key) == _found(self.blocks, *key) for key in keys)
+        return all(_at(self._written, *key) == _at(self.blocks, *key) for key in keys)
+
+    def _keys(self, axes: Axes) -> list[str]:
+        """The dotted keys of params.yaml that a score depends on."""
+        behind = self._behind(axes)
+        return [param.format(**own) for stage, own in behind for param in stage.params]
 
     def _behind(self, axes: Axes) -> list[tuple[pipeline.Stage, Axes]]:
         """Every stage that a score comes from, in the order in which they run."""
@@ -129,7 +147,7 @@ def _score(axes: Axes) -> str:
     return str(Workspace().path(plan.scored(axes), "metrics.json", axes))
 
 
-def _found(blocks: dict, *keys: str) -> Any:
+def _at(blocks: dict, *keys: str) -> Any:
     for key in keys:
         blocks = blocks.get(key) or {}
     return blocks

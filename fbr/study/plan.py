@@ -136,6 +136,11 @@ class Study:
     blocks: dict[str, Any]
     tables: tuple[Table, ...]
 
+    @property
+    def runs(self) -> Path:
+        """Where every single run is listed, beside the page."""
+        return self.page.parent / f"{self.name}-runs" / "runs.csv"
+
 
 def scored(axes: Axes) -> str:
     """The stage that scores what these axes lead to: maps, masks or predictions."""

@@ -1,9 +1,13 @@
 """`fbr study` without an engine: what it lists, what it writes, whom it refuses."""
 
-import pytest
+import shutil
 
-from fbr import engines, study
+import pytest
+import yaml
+
+from fbr import engines, params, study
 from fbr.errors import Refusal
+from fbr.study import plan
 from fbr.study.place import Place
 
 ROWS = {"plain": {}, "fast": {"label": "+ lr", "set": {"cam_train.lr": 0.01}}}
@@ -49,6 +53,59 @@ def test_write_brings_in_what_is_finished(home, half, capsys):
     assert "| + lr | 1 | 60.0 | 60.0 | 2 |" in lines
     assert "| plain | not run | – | – | – |" in lines
     assert len((home.root / "asked-runs/runs.csv").read_text().splitlines()) == 3
+
+
+def test_a_checkout_without_the_results_keeps_them_and_runs_what_is_left(
+    home, half, monkeypatch, capsys
+):
+    study.main([half, "--write"], home)
+    before = [(home.root / name).read_text() for name in ("page.md", "asked-runs/runs.csv")]
+    shutil.rmtree(home.root / "studies")
+    asked = []
+
+    def run(place, runs, jobs):
+        asked.extend((axes["cam"], axes["seed"]) for axes in runs)
+        return 0
+
+    monkeypatch.setattr(Place, "run", run)
+    assert study.main([half], home) == 0
+    assert asked == [("plain_lr_0_01_97c14a", "s0"), ("plain", "s1"), ("plain", "s2")]
+    assert capsys.readouterr().out.endswith("page.md: 2 of 5 runs are finished\n")
+    after = [(home.root / name).read_text() for name in ("page.md", "asked-runs/runs.csv")]
+    assert after == before
+
+
+def test_a_remembered_run_counts_until_its_recipe_changes_or_it_runs_here(home, half):
+    study.main([half, "--write"], home)
+    shutil.rmtree(home.root / "studies")
+    asked = plan.load(home.root / "asked.yaml", home.params)
+    plain = asked.tables[0].runs(asked.tables[0].rows[0])[0]
+    place = Place(home, asked)
+    found = place.score(plain)
+    assert (found["miou"], found["seconds"]) == (0.5, 2.5)
+    assert found["on"] == "train (24 images), fixed threshold 0.3"
+    numbers = params.read(home.params)
+    numbers["cam"]["plain"]["toy"]["cam_infer"]["flip"] ^= True
+    home.params.write_text(yaml.safe_dump(numbers))
+    changed = Place(home, plan.load(home.root / "asked.yaml", home.params))
+    assert changed.score(plain) is None
+    (place.workspace.root / "results/toy/s0/plain/cam_train").mkdir(parents=True)
+    assert place.score(plain) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("recipe,", "recipes,", "found no column recipe; delete it"),
+        ("0.5", "half", "plain under s0: could not convert.*'half'; mend or delete this line"),
+    ],
+)
+def test_a_broken_list_of_runs_is_refused(home, half, old, new, said):
+    study.main([half, "--write"], home)
+    file = home.root / "asked-runs/runs.csv"
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(Refusal, match=f"runs.csv: {said}"):
+        study.main([half, "--dry-run"], home)
 
 
 def test_mistakes_end_it_before_anything_runs(home, half):

@@ -17,7 +17,7 @@ TABLE = Table("t", "toy", ("s0", "s1", "s2"), (A, B, C), A, None, ())
 
 
 def run(miou: float, seconds: float | None = 10.0, **more) -> dict:
-    on = {"split": "train", "images": 24, "threshold": 0.3}
+    on = {"split": "train", "images": 24, "threshold": 0.3, "recipe": "abc"}
     return {"miou": miou, "miou_oracle": miou + 0.1, "seconds": seconds, **on, **more}
 
 
@@ -94,6 +94,7 @@ def test_predictions_have_boundaries_and_ways_and_what_all_stages_took(tmp_path)
     table = Table("t", "toy", ("s0",), (row,), None, None, ())
     on = {"split": "val", "images": 12, "scales": [0.5, 1.0], "flip": True, "crf": True}
     score = {"miou": 0.5, "boundary_iou": 0.3, "fp": 0.2, "fn": 0.1, "seconds": 90.0} | on
+    score["recipe"] = "abc"
     found = {"a": {"s0": score | {"miou_single": 0.4}}}
     shown = pages.shown(table, found)
     assert shown.columns == (
@@ -182,6 +183,8 @@ def test_a_sweep_brings_a_chart_and_every_run_is_listed(tmp_path):
         "row": "b",
         "variant": "plain_b",
         "seed": "s0",
+        "recipe": "abc",
+        "on": "train (24 images), fixed threshold 0.3",
         "miou": "0.43",
         "miou_oracle": "0.53",
         "spill_background": "",
