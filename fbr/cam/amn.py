@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import TINY, Method, Seeded, Seen
 from fbr.losses.segmentation import balanced_cross_entropy
+from fbr.nets.aspp import Aspp
 from fbr.params import Counts, LossOptions, Positive, Strict
 
 if TYPE_CHECKING:
@@ -32,13 +33,7 @@ class Amn(Seeded):
         self.backbone, self.width = backbone, backbone.channels[-1]
         self.encode = nn.Linear(classes, self.width)
         self.dropout = nn.Dropout(options.dropout)
-        self.classify = nn.ModuleList(
-            nn.Conv2d(self.width, 1 + classes, 3, padding=rate, dilation=rate)
-            for rate in options.rates
-        )
-        for branch in self.classify:
-            nn.init.normal_(branch.weight, std=options.deviation)
-            nn.init.zeros_(branch.bias)
+        self.classify = Aspp(self.width, 1 + classes, options.rates, options.deviation)
         self.head = [self.encode, self.classify]
         # The loss spreads over all classes, the target's own among them.
         spread = options.smoothing * (1 + classes) / classes
@@ -54,8 +49,7 @@ class Amn(Seeded):
     def conditioned(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Features f' (B, L, h, w) and logits (B, 1+K, h, w), the background's first."""
         features = self.backbone(images)[-1] * self.encode(label)[:, :, None, None]
-        dropped = self.dropout(features)
-        return features, sum(branch(dropped) for branch in self.classify)
+        return features, self.classify(self.dropout(features))
 
     @property
     def reread(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbr.errors import Refusal, chosen
+from fbr.nets.aspp import Aspp
 from fbr.nets.backbones import Backbone
 
 
@@ -64,18 +65,15 @@ class DeepLabV1(Head):
 class DeepLabV2(Head):
     """Sum of parallel dilated convolutions on the last map (ASPP, arXiv 1606.00915, fig. 4)."""
 
+    DEVIATION = 0.01  # of its first weights
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(shape.channels[-1], shape.classes, 3, padding=rate, dilation=rate)
-            for rate in _rates(shape, "deeplabv2")
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        rates = _rates(shape, "deeplabv2")
+        self.branches = Aspp(shape.channels[-1], shape.classes, rates, self.DEVIATION)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        return sum(branch(maps[-1]) for branch in self.branches)
+        return self.branches(maps[-1])
 
 
 class DeepLabV3Plus(Head):
