@@ -55,7 +55,10 @@ class Backbone(nn.Module):
         They keep nothing for a gradient and mix no images, so all that counts is how often their
         large maps go to memory and back: the frozen half of MobileNet-V2 takes half the time.
         """
-        if images.device.type != "cpu" or images.requires_grad or len(images) <= AT_ONCE:
+        exporting = torch.compiler.is_exporting()  # which is to hold for any number of images
+        if exporting or images.device.type != "cpu" or images.requires_grad:
+            return []
+        if len(images) <= AT_ONCE:
             return []
         learning = torch.is_grad_enabled()
         return list(takewhile(lambda level: _rests(level, learning), self.levels))
