@@ -6,12 +6,34 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from fbr.datasets.prepared import Entry
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("fbr")
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 AHEAD = 8
+# Of images that are looked at together: what a CPU's cache holds the maps of, and what fills a GPU.
+PIXELS = {"cpu": 1 << 18, "cuda": 1 << 22}
+
+
+def alike(entries: Iterable[Entry], device: "torch.device") -> list[list[Entry]]:
+    """Entries in groups of one size, a large image alone; always the same groups.
+
+    So what is found of an image cannot depend on which of its neighbours were done before.
+    """
+    sizes: dict[tuple[int, int], list[Entry]] = {}
+    for entry in entries:
+        sizes.setdefault((entry.height, entry.width), []).append(entry)
+    groups = []
+    for (height, width), same in sizes.items():
+        count = max(1, PIXELS[device.type] // (height * width))
+        groups += [same[i : i + count] for i in range(0, len(same), count)]
+    return groups
 
 
 def read_ahead(

@@ -1,8 +1,11 @@
 """irn_infer: spread the maps by a random walk over learnt affinities; masks and instances."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fbr.datasets.prepared import Entry
 from fbr.files import maps
@@ -14,7 +17,7 @@ from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.params import IrnInfer
 from fbr.stages import networks
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import alike, counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
@@ -22,7 +25,10 @@ from fbr.train.processes import device
 
 
 def run(job: Job) -> None:
-    """One walk an image: the walk is linear, so a class's scores are the sum of its instances'."""
+    """Images of one size walk together, each of their instances by itself.
+
+    The walk is linear, so a class's scores are the sum of its instances'.
+    """
     torch.set_num_threads(job.threads)
     here = device()
     cams, model = job.path("cam_infer", "cams"), job.path("irn_train", "model")
@@ -31,15 +37,25 @@ def run(job: Job) -> None:
     masks = PartialFolder(job.out("masks"), key)
     found = PartialFolder(job.state / "instances", key)
     entries = [e for e in job.data.entries if (cams / f"{e.id}.npz").is_file()]
-    todo = [e for e in entries if not (masks.has(f"{e.id}.png") and found.has(f"{e.id}.json"))]
-    log.info("irn_infer: %d of %d images to do", len(todo), len(entries))
 
-    def read(entry: Entry) -> tuple[np.ndarray, maps.Maps]:
-        return job.data.image(entry), maps.read(cams / f"{entry.id}.npz")
+    def done(entry: Entry) -> bool:
+        return masks.has(f"{entry.id}.png") and found.has(f"{entry.id}.json")
 
-    for entry, (image, seen) in counted(read_ahead(todo, read), "irn_infer", len(todo)):
-        edge, displacement = relations(network, image, here)
-        scores, records = refine(seen, edge, displacement, job.numbers)
+    todo = [group for group in alike(entries, here) if not all(map(done, group))]
+    count = sum(map(len, todo))
+    log.info("irn_infer: %d of %d images to do", count, len(entries))
+
+    def read(group: list[Entry]) -> tuple[np.ndarray, list[maps.Maps]]:
+        images = np.stack([job.data.image(entry) for entry in group])
+        return images, [maps.read(cams / f"{entry.id}.npz") for entry in group]
+
+    def refined() -> Iterator[tuple[Entry, tuple[maps.Maps, list[dict]]]]:
+        for group, (images, seen) in read_ahead(todo, read):
+            edges, displacements = relations(network, images, here)
+            together = refine(seen, edges, displacements, job.numbers)
+            yield from zip(group, together, strict=True)
+
+    for entry, (scores, records) in counted(refined(), "irn_infer", count):
         write_json(found / f"{entry.id}.json", [{"image_id": entry.id, **r} for r in records])
         write_cut(masks, entry, scores, job.numbers.threshold)
     merged = [record for e in entries for record in read_json(found / f"{e.id}.json")]
@@ -50,35 +66,53 @@ def run(job: Job) -> None:
 
 @torch.inference_mode()
 def relations(
-    network: AffinityNet, image: np.ndarray, device: torch.device
+    network: AffinityNet, images: np.ndarray, device: torch.device
 ) -> tuple[Tensor, np.ndarray]:
-    """Edges (h, w) in 0…1, mean over the image and its mirror, and displacements (2, h, w).
+    """Images (n, H, W, 3) → edges (n, h, w) in 0…1, displacements (n, 2, h, w).
 
-    The edges stay on the device, where the maps will walk.
+    Edges are the mean over an image and its mirror. They stay on the device, where the maps will
+    walk.
     """
-    batch = normalise(torch.from_numpy(image)[None].to(device))
+    batch = normalise(torch.from_numpy(images).to(device))
     edge, displacement = network(torch.cat([batch, batch.flip(3)]))
-    edge = edge.float().sigmoid()[:, 0]
-    return (edge[0] + edge[1].flip(1)) / 2, displacement[0].float().cpu().numpy()
+    there, mirrored = edge.float().sigmoid()[:, 0].chunk(2)
+    return (there + mirrored.flip(2)) / 2, displacement[: len(images)].float().cpu().numpy()
 
 
 def refine(
-    seen: maps.Maps, edge: Tensor, displacement: np.ndarray, numbers: IrnInfer
-) -> tuple[maps.Maps, list[dict]]:
-    """Walk from every instance's share of the maps; return class scores and COCO records.
+    seen: list[maps.Maps], edges: Tensor, displacements: np.ndarray, numbers: IrnInfer
+) -> list[tuple[maps.Maps, list[dict]]]:
+    """Walk from every instance's share of the maps; of each image, class scores and COCO records.
 
-    The scores are those of the grid of `edge`, over the highest at image size.
+    seen: of images of one size. The scores are those of the grid of `edges`, over the highest at
+    image size.
     """
-    cam = maps.resize(seen.cam.astype(np.float32), edge.shape) ** numbers.cam_power
-    shares, ids = instances.instance_cams(cam, seen.keys, instances.label_instances(displacement))
-    shares = torch.from_numpy(shares).to(edge.device)
-    walked = random_walk(shares, edge, numbers.beta, numbers.exp_times, numbers.radius)
-    walked = walked.cpu().numpy()
-    classes = np.zeros((len(seen.keys), *edge.shape), np.float32)
+    shares, ids = [], []
+    for one, displacement in zip(seen, displacements, strict=True):
+        cam = maps.resize(one.cam.astype(np.float32), edges.shape[1:]) ** numbers.cam_power
+        instance = instances.label_instances(displacement)
+        share, of_class = instances.instance_cams(cam, one.keys, instance)
+        shares.append(torch.from_numpy(share).to(edges.device))
+        ids.append(of_class)
+    # Where an image has fewer instances than another, empty maps walk along.
+    walked = pad_sequence(shares, batch_first=True)
+    walked = random_walk(walked, edges, numbers.beta, numbers.exp_times, numbers.radius)
+    scores = walked.cpu().numpy()
+    return [
+        _gathered(one, found[: len(of_class)], of_class, numbers.threshold)
+        for one, found, of_class in zip(seen, scores, ids, strict=True)
+    ]
+
+
+def _gathered(
+    seen: maps.Maps, walked: np.ndarray, ids: np.ndarray, threshold: float
+) -> tuple[maps.Maps, list[dict]]:
+    """Scores of classes and records of instances, from the maps of instances (n, h, w)."""
+    classes = np.zeros((len(seen.keys), *walked.shape[1:]), np.float32)
     for scores, key in zip(classes, seen.keys, strict=True):
         walked[ids == key].sum(0, out=scores)
     highest = max(maps.resize(classes, seen.size).max(initial=0), 1e-5)
-    detected = instances.detect(maps.resize(walked, seen.size), ids, numbers.threshold)
+    detected = instances.detect(maps.resize(walked, seen.size), ids, threshold)
     records = [
         {"category_id": int(id), "segmentation": instances.encode(inside), "score": float(score)}
         for inside, id, score in zip(*detected, strict=True)

@@ -4,10 +4,12 @@ import logging
 import threading
 
 import pytest
+import torch
 
+from fbr.datasets.prepared import Entry
 from fbr.errors import Refusal
 from fbr.stages import images
-from fbr.stages.images import AHEAD, counted, read_ahead
+from fbr.stages.images import AHEAD, alike, counted, read_ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, AHEAD, 3 * AHEAD + 1])
@@ -58,3 +60,15 @@ def test_nothing_to_do_says_nothing(caplog):
     with caplog.at_level(logging.INFO, "fbr"):
         assert list(counted([], "cam_infer", 0)) == []
     assert not caplog.messages
+
+
+def test_images_of_one_size_go_together_until_they_are_enough():
+    sizes = [(96, 96), (40, 30), (96, 96), (600, 700), (40, 30)] + [(96, 96)] * 30
+    entries = [Entry(str(i), *size, ("train",), ()) for i, size in enumerate(sizes)]
+    groups = alike(entries, torch.device("cpu"))
+    assert sorted(int(e.id) for group in groups for e in group) == [*range(len(sizes))]
+    assert [len(group) for group in groups] == [28, 4, 2, 1]
+    assert all(len({(e.height, e.width) for e in group}) == 1 for group in groups)
+    assert [e.id for e in groups[0]][:3] == ["0", "2", "5"]
+    assert alike([], torch.device("cuda")) == []
+    assert len(alike(entries, torch.device("cuda"))) == 3

@@ -9,7 +9,8 @@ from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.maps import Maps
 from fbr.losses.segmentation import cross_entropy
-from fbr.masks.affinity import feature_affinity
+from fbr.masks import instances
+from fbr.masks.affinity import feature_affinity, path_index
 from fbr.masks.instances import decode
 from fbr.masks.seeds import label_map
 from fbr.nets import backbones
@@ -122,9 +123,8 @@ def test_a_walk_without_edges_keeps_what_is_seen():
     cam[0, :, :3] = 1
     edge = torch.zeros(4, 6)
     edge[:, 3] = 1
-    scores, records = refine(
-        Maps(np.array([7], np.uint8), cam, (16, 24)), edge, np.zeros((2, 4, 6)), IRN
-    )
+    seen = Maps(np.array([7], np.uint8), cam, (16, 24))
+    [(scores, records)] = refine([seen], edge[None], np.zeros((1, 2, 4, 6)), IRN)
     assert scores.full().max() == 1
     mask = label_map(scores.full(), scores.keys, IRN.threshold)
     assert mask.shape == (16, 24)
@@ -141,10 +141,37 @@ def test_a_walk_without_edges_keeps_what_is_seen():
 def test_maps_without_a_score_give_background(keys):
     cam = np.zeros((len(keys), 4, 6), np.float16)
     maps = Maps(np.array(keys, np.uint8), cam, (15, 23))
-    scores, records = refine(maps, torch.zeros(4, 6), np.zeros((2, 4, 6)), IRN)
+    [(scores, records)] = refine([maps], torch.zeros(1, 4, 6), np.zeros((1, 2, 4, 6)), IRN)
     assert (scores.cam.shape, scores.size) == ((len(keys), 4, 6), (15, 23))
     assert not scores.cam.any()
     assert records == []
+
+
+def test_images_that_walk_together_find_what_each_finds_alone():
+    rng = np.random.default_rng(2)
+    numbers = IRN.model_copy(update={"exp_times": 4, "radius": 3})
+    keys = [[], [2], [1, 3], [1, 2, 5]]
+    seen = [
+        Maps(np.array(k, np.uint8), rng.random((len(k), 7, 9)).astype(np.float16), (27, 34))
+        for k in keys
+    ]
+    edges = torch.from_numpy(rng.random((4, 7, 9), np.float32) ** 3)
+    fields = rng.normal(scale=4, size=(4, 2, 7, 9)).astype(np.float32)
+    together = refine(seen, edges, fields, numbers)
+    assert len({len(np.unique(instances.label_instances(field))) for field in fields}) > 1
+    for i, (scores, records) in enumerate(together):
+        [(own, own_records)] = refine(seen[i : i + 1], edges[i : i + 1], fields[i : i + 1], numbers)
+        assert scores.keys.tolist() == keys[i]
+        np.testing.assert_allclose(scores.cam, own.cam, atol=2e-3)
+        assert [r["category_id"] for r in records] == [r["category_id"] for r in own_records]
+        for record, other in zip(records, own_records, strict=True):
+            assert record["score"] == pytest.approx(other["score"], abs=1e-3)
+    affinity = torch.from_numpy(rng.random((4, len(path_index(3).displacements), 7, 9), np.float32))
+    walk = PsaInfer(beta=6.0, exp_times=3, radius=3, threshold=0.5)
+    for i, scores in enumerate(psa_infer.refine(seen, affinity, walk)):
+        [own] = psa_infer.refine(seen[i : i + 1], affinity[i : i + 1], walk)
+        assert scores.cam.shape == own.cam.shape == (len(keys[i]), 7, 9)
+        np.testing.assert_allclose(scores.cam, own.cam, atol=2e-3)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])
@@ -162,8 +189,8 @@ def test_a_walk_over_features_equals_one_in_which_the_background_walks_along(key
     cam = rng.random((len(keys), *size)).astype(np.float16)
     features = rng.normal(size=(4, *size)).astype(np.float32)
     numbers = PsaInfer(beta=6.0, exp_times=2, radius=3, threshold=0.5)
-    affinity = feature_affinity(torch.from_numpy(features)[None], 3)[0]
-    scores = psa_infer.refine(Maps(np.array(keys, np.uint8), cam, size), affinity, numbers)
+    affinity = feature_affinity(torch.from_numpy(features)[None], 3)
+    [scores] = psa_infer.refine([Maps(np.array(keys, np.uint8), cam, size)], affinity, numbers)
     mask = label_map(scores.full(), scores.keys, numbers.threshold)
     expected = psa.masks(cam.astype(float), keys, features, 6.0, 2, 3, 0.5)
     assert mask.dtype == np.uint8

@@ -33,12 +33,12 @@ def walked(request, job, monkeypatch):
     made.run = Run(0)
     radius = made.numbers.radius
     pairs = (len(path_index(radius).displacements), *GRID)
-    edge, still = torch.from_numpy(blobs(rng, 1, *GRID)[0]), np.full((2, *GRID), 9, np.float32)
+    edge, still = torch.from_numpy(blobs(rng, 1, *GRID)), np.full((1, 2, *GRID), 9, np.float32)
     monkeypatch.setattr(networks, "load", lambda model, device: (None, {}))
     monkeypatch.setattr(irn_infer, "relations", lambda *_: (edge, still))
 
     def close(*_):
-        return torch.from_numpy(rng.random(pairs, np.float32))
+        return torch.from_numpy(rng.random((1, *pairs), np.float32))
 
     monkeypatch.setattr(psa_infer, "affinities", close)
     made.path(f"{request.param}_train", "model").parent.mkdir(parents=True)
