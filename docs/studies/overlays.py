@@ -42,15 +42,19 @@ def main() -> None:
     place = Place(Workspace(), study)
     rows = {row.label: table.runs(row)[0] for row in table.rows}
     scores = {label: place.score(axes) for label, axes in rows.items()}
-    rows = {label: axes for label, axes in rows.items() if scores[label]}
-    if not rows:
-        raise Refusal(f"{file}: no row of '{table.name}' is finished under seed {table.seeds[0]}")
-    data = Prepared(place.workspace.path("prepare", "index", {"data": table.data}).parent)
-    shown = [e for e in data.split(scores[next(iter(rows))]["split"]) if e.classes]
-    shown = shown[:: max(1, len(shown) // IMAGES)][:IMAGES]
     folders = {
-        label: place.workspace.path(*SHOWN[table.stage], axes) for label, axes in rows.items()
+        label: place.workspace.path(*SHOWN[table.stage], axes)
+        for label, axes in rows.items()
+        if scores[label]
     }
+    folders = {label: folder for label, folder in folders.items() if folder.is_dir()}
+    if not folders:
+        raise Refusal(
+            f"{file}: no row of '{table.name}' is finished here under seed {table.seeds[0]}"
+        )
+    data = Prepared(place.workspace.path("prepare", "index", {"data": table.data}).parent)
+    shown = [e for e in data.split(scores[next(iter(folders))]["split"]) if e.classes]
+    shown = shown[:: max(1, len(shown) // IMAGES)][:IMAGES]
     picture = np.concatenate([line(data, entry, folders) for entry in shown])
     out = Path("docs/studies", f"{study.name}-runs", f"{table.name}.png")
     write_bytes(out, small_png(picture))

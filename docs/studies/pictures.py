@@ -89,7 +89,7 @@ def finished(study: plan.Study, place: Place, data: str, name: str) -> plan.Axes
     rows = {row.name: (table, row) for table in reversed(tables) for row in table.rows}
     table, row = chosen(rows, name, f"rows of {data} in docs/studies/{study.name}.yaml")
     axes = table.runs(row)[0]
-    if place.score(axes) is None:
+    if place.score(axes) is None or place.remembered(axes):  # its maps are needed
         raise Refusal(
             f"{data}: row '{name}' is not finished under seed {axes['seed']}; "
             f"run: fbr study docs/studies/{study.name}.yaml --tables {table.name}"
