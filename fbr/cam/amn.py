@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fbr.cam.method import TINY, Method, Seeded, Seen
 from fbr.losses.segmentation import balanced_cross_entropy
 from fbr.nets.aspp import Aspp
+from fbr.nets.dropout import BitDropout
 from fbr.params import Counts, LossOptions, Positive, Strict
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Amn(Seeded):
         super().__init__()
         self.backbone, self.width = backbone, backbone.channels[-1]
         self.encode = nn.Linear(classes, self.width)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = BitDropout(options.dropout)
         self.classify = Aspp(self.width, 1 + classes, options.rates, options.deviation)
         self.head = [self.encode, self.classify]
         # The loss spreads over all classes, the target's own among them.
