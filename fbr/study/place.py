@@ -65,9 +65,9 @@ class Place:
         return self.remembered(axes) or self._found(axes)
 
     def remembered(self, axes: Axes) -> dict[str, Any] | None:
-        """What runs.csv says of a run of this recipe, unless there is anything of the run here."""
+        """What runs.csv says of a run of this recipe, unless it has been scored here, too."""
         known = self._remembered.get(records.key(axes, self._recipe(axes)))
-        return None if (self.workspace.root / _score(axes)).parent.parent.exists() else known
+        return None if (self.workspace.root / _score(axes)).parent.exists() else known
 
     def _recipe(self, axes: Axes) -> str:
         asked = [(key, _at(self.blocks, *key.split("."))) for key in self._keys(axes)]

@@ -89,7 +89,10 @@ def test_a_remembered_run_counts_until_its_recipe_changes_or_it_runs_here(home, 
     home.params.write_text(yaml.safe_dump(numbers))
     changed = Place(home, plan.load(home.root / "asked.yaml", home.params))
     assert changed.score(plain) is None
-    (place.workspace.root / "results/toy/s0/plain/cam_train").mkdir(parents=True)
+    result = place.workspace.root / "results/toy/s0/plain"
+    (result / "cam_train").mkdir(parents=True)  # as another table may need it
+    assert place.score(plain) == found
+    (result / "cam_eval").mkdir()
     assert place.score(plain) is None
 
 
