@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.fbr_step import DEVICE, SETTINGS, batch_of, resident, timed, trainer
+from fbr.nets.aspp import Aspp
 
 METHODS = ("plain", "eps", "amn", "seam", "ppc_seam", "ppc_eps")
-LAYERS = (nn.Conv2d, nn.Linear)
+LAYERS = (nn.Conv2d, nn.Linear, Aspp)
 LARGE = {"crop": 225, "batch": 16}
 
 
@@ -45,7 +46,7 @@ def measured(name: str, full: bool) -> Measured:
     step()  # the parts that are made when first asked for
     calls = recorded(network, step)
     memory = resident("VmHWM") if DEVICE.type == "cpu" else torch.cuda.max_memory_allocated() / 1e6
-    times = timed(3 if full else 5, step, lambda: replay(calls), warm=1)
+    times = timed(7 if full else 5, step, lambda: replay(calls), warm=1)
     return Measured(*times, memory, recipe.batch)
 
 
@@ -66,6 +67,7 @@ def recipe_of(name: str, full: bool):
 def recorded(network, step):
     """What each layer with weights was given in one step: (layer, input, its gradient wanted)."""
     inside = set(network.backbone.modules())
+    inside |= {part for m in network.modules() if isinstance(m, Aspp) for part in m}
     watched = [m for m in network.modules() if isinstance(m, LAYERS) and m not in inside]
     calls = []
 
