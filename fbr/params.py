@@ -741,6 +741,33 @@ SECTION = {
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-4` is a number, and a key given twice is an error."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what a mapping merges before its own keys, which win, as an earlier merge does.
+
+        Not PyYAML's: from 6.0.4 on, of a block that is merged with its own merges, these win.
+        """
+        merged, own = [], {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise Refusal(f"params.yaml: line {line}: a key must be one word")
+            if key.tag == "tag:yaml.org,2002:merge":
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif key.value in own:
+                raise Refusal(
+                    f"params.yaml: line {line}: key '{key.value}' is given twice; keep one"
+                )
+            else:
+                own[key.value] = key, value
+        found = {}
+        for source in reversed(merged):
+            if not isinstance(source, yaml.MappingNode):
+                line = source.start_mark.line + 1
+                raise Refusal(f"params.yaml: line {line}: found no block to merge behind '<<'")
+            self.flatten_mapping(source)
+            found |= {key.value: (key, value) for key, value in source.value}
+        node.value = [*(found | own).values()]
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -750,15 +777,6 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise Refusal(f"params.yaml: line {key.start_mark.line + 1}: a key must be one word")
-        if key.value in seen and key.value != "<<":
-            line = key.start_mark.line + 1
-            raise Refusal(f"params.yaml: line {line}: key '{key.value}' is given twice; keep one")
-        seen.add(key.value)
-    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -223,6 +223,8 @@ def test_a_missing_key_is_named():
         ("run: 1\nrun: 2\n", "line 2: key 'run' is given twice"),
         ("run: {data: 1, data: 2}\n", "line 1: key 'data' is given twice"),
         ("? [a, b]\n: 1\n", "line 1: a key must be one word"),
+        ("a: {<<: {[1]: 2}}\n", "line 1: a key must be one word"),
+        ("a:\n  <<: [{x: 1}, 3]\n", "line 2: found no block to merge behind '<<'"),
     ],
 )
 def test_what_is_no_mapping_is_refused(write, text, said):
