@@ -40,34 +40,35 @@ def main() -> None:
     study = plan.load(file, Workspace().params)
     table = chosen({t.name: t for t in study.tables}, asked.table, f"tables of {file}")
     place = Place(Workspace(), study)
-    rows = {row.label: table.runs(row)[0] for row in table.rows}
-    scores = {label: place.score(axes) for label, axes in rows.items()}
-    folders = {
-        label: place.workspace.path(*SHOWN[table.stage], axes)
-        for label, axes in rows.items()
-        if scores[label]
-    }
-    folders = {label: folder for label, folder in folders.items() if folder.is_dir()}
+    runs = [(row.label, table.runs(row)[0]) for row in table.rows]
+    finished = [(label, axes, place.score(axes)) for label, axes in runs]
+    folders = [
+        (label, place.workspace.path(*SHOWN[table.stage], axes), score)
+        for label, axes, score in finished
+        if score
+    ]
+    folders = [found for found in folders if found[1].is_dir()]
     if not folders:
         raise Refusal(
             f"{file}: no row of '{table.name}' is finished here under seed {table.seeds[0]}"
         )
     data = Prepared(place.workspace.path("prepare", "index", {"data": table.data}).parent)
-    shown = [e for e in data.split(scores[next(iter(folders))]["split"]) if e.classes]
+    shown = [e for e in data.split(folders[0][2]["split"]) if e.classes]
     shown = shown[:: max(1, len(shown) // IMAGES)][:IMAGES]
-    picture = np.concatenate([line(data, entry, folders) for entry in shown])
+    tiles = [(label, folder) for label, folder, _ in folders]
+    picture = np.concatenate([line(data, entry, tiles) for entry in shown])
     out = Path("docs/studies", f"{study.name}-runs", f"{table.name}.png")
     write_bytes(out, small_png(picture))
     print(f"{out}: {picture.shape[1]}x{picture.shape[0]}, {out.stat().st_size} bytes")
 
 
-def line(data: Prepared, entry: Entry, folders: dict[str, Path]) -> np.ndarray:
+def line(data: Prepared, entry: Entry, folders: list[tuple[str, Path]]) -> np.ndarray:
     """One image, its truth, and each row's."""
     image = data.image(entry)
     named = [
         (", ".join(data.classes[c] for c in entry.classes), image),
         ("truth", overlays.mask_overlay(image, data.mask(entry))),
-        *((label, tile(image, folder, entry)) for label, folder in folders.items()),
+        *((label, tile(image, folder, entry)) for label, folder in folders),
     ]
     size = (WIDTH, round(WIDTH * entry.height / entry.width))
     small = [(name, np.asarray(Image.fromarray(t).resize(size))) for name, t in named]
@@ -75,11 +76,11 @@ def line(data: Prepared, entry: Entry, folders: dict[str, Path]) -> np.ndarray:
 
 
 def tile(image: np.ndarray, folder: Path, entry: Entry) -> np.ndarray:
-    """Maps of an image over it, or its mask."""
-    file = folder / f"{entry.id}.npz"
-    if file.is_file():
-        return cam_tile(image, maps.read(file).full().max(0)[None])
-    return overlays.mask_overlay(image, pictures.read_mask(folder / f"{entry.id}.png"))
+    """An image's mask over it, or where there is none its maps."""
+    mask = folder / f"{entry.id}.png"
+    if mask.is_file():
+        return overlays.mask_overlay(image, pictures.read_mask(mask))
+    return cam_tile(image, maps.read(folder / f"{entry.id}.npz").full().max(0)[None])
 
 
 if __name__ == "__main__":
