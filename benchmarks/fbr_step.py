@@ -26,6 +26,7 @@ from fbr.datasets import toy
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
 from fbr.stages.networks import cam_method
+from fbr.train.processes import keep_memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH, GRID, CHANNELS, CLASSES = 16, 32, 2048, 20  # AMN's setting
@@ -346,6 +347,8 @@ def batch_of(crop, images):
 
 def trainer(recipe, batch, fbr):
     """A network, and one step of this recipe; of next to no rate, so that all steps are alike."""
+    if DEVICE.type == "cpu":
+        keep_memory()  # as trainings do
     torch.manual_seed(0)
     net = recipe.network
     backbone = backbones.build(net.name, net.stride, net.freeze)

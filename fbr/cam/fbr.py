@@ -27,6 +27,7 @@ from fbr.losses.contrast import (
     prototype_contrast,
 )
 from fbr.masks.neighbours import follow_colours
+from fbr.nets.dropout import BitDropout
 from fbr.params import Fbr
 
 Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
@@ -43,7 +44,7 @@ class Background(nn.Module):
         self.numbers = numbers
         self.phi_fg = _projection(channels, numbers.width)
         self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
-        self.phi_seg, self.dropout = nn.Linear(numbers.width, 1, bias=False), HalfDropped()
+        self.phi_seg, self.dropout = nn.Linear(numbers.width, 1, bias=False), BitDropout(0.5)
         nn.init.xavier_uniform_(self.phi_seg.weight)
         self.bank = Bank(numbers.bank, numbers.width, classes, getattr(torch, numbers.bank_dtype))
         self.register_buffer("prototypes", torch.zeros(classes, numbers.width))
@@ -285,24 +286,6 @@ def _projection(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
     nn.init.xavier_uniform_(conv.weight)
     return conv
-
-
-class HalfDropped(nn.Module):
-    """Dropout with p = 0.5 from single bits: a random number for each value takes far longer."""
-
-    factors: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
-        self.register_buffer("factors", 2.0 * bits, persistent=False)  # of eight values, by a byte
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        words = torch.empty(x.numel() // 64 + 1, dtype=torch.int64, device=x.device)
-        drawn = words.random_(-(1 << 63), None).view(torch.uint8).int()
-        return x * self.factors.index_select(0, drawn).flatten()[: x.numel()].view_as(x)
 
 
 class Draws:

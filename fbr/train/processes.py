@@ -1,5 +1,6 @@
 """Where this process stands among those of one training, and its device."""
 
+import ctypes
 import logging
 import os
 from collections.abc import Iterator
@@ -57,6 +58,20 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def keep_memory() -> None:
+    """Keep what this process frees: of a CPU's step, fetching pages anew takes up to 8 %.
+
+    glibc returns large blocks to the system, which clears each page before it comes again. Nothing
+    is done where the C library is another one.
+    """
+    if (tell := getattr(ctypes.CDLL(None), "mallopt", None)) is None:
+        return
+    map_most, trim_threshold, top_pad = -4, -1, -2  # numbers of malloc.h
+    tell(map_most, 0)  # no block has a mapping of its own
+    tell(trim_threshold, (1 << 31) - 1)
+    tell(top_pad, 64 << 20)
+
+
 @contextmanager
 def joined(threads: int) -> Iterator[Processes]:
     """Join the group that torchrun started, or be alone; leave it at the end."""
@@ -66,6 +81,8 @@ def joined(threads: int) -> Iterator[Processes]:
     if here.type == "cuda":
         torch.cuda.set_device(here)
         torch.backends.cudnn.benchmark = False
+    else:
+        keep_memory()
     # The same numbers give the same bytes; where a GPU kernel has no such form, torch says so once.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False

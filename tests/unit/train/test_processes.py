@@ -1,12 +1,22 @@
 """One process among several: shares of a batch, and batch norm over all of it."""
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from fbr.nets.backbones import FrozenStatistics
-from fbr.train.processes import Processes, SharedStatistics, joined, share_statistics
+from fbr.train.processes import (
+    Processes,
+    SharedStatistics,
+    joined,
+    keep_memory,
+    share_statistics,
+)
 
 
 @pytest.fixture
@@ -93,3 +103,31 @@ def test_one_process_is_the_sum_and_the_only_voice(monkeypatch):
 
 def test_only_rank_zero_is_first():
     assert not Processes(1, 2, torch.device("cpu")).first
+
+
+LEFT = """
+import torch
+from fbr.train.processes import keep_memory
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+{keep}
+before = resident()
+torch.ones(50 << 18).sum()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+@pytest.mark.parametrize(("keep", "expected"), [("keep_memory()", True), ("", False)])
+def test_what_is_freed_is_kept(keep, expected):
+    code = LEFT.format(keep=keep)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert (int(found.stdout) > 40 << 10) == expected  # of 50 MB, in kB
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_memory()
