@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fbr.datasets.prepared import Entry
+import numpy as np
+
+from fbr.datasets.prepared import Entry, Prepared
+from fbr.files import maps
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +38,12 @@ def alike(entries: Iterable[Entry], device: "torch.device") -> list[list[Entry]]
         count = max(1, PIXELS[device.type] // (height * width))
         groups += [same[i : i + count] for i in range(0, len(same), count)]
     return groups
+
+
+def with_maps(data: Prepared, cams: Path, group: list[Entry]) -> tuple[np.ndarray, list[maps.Maps]]:
+    """Images of one size (n, H, W, 3) and the maps of each."""
+    images = np.stack([data.image(entry) for entry in group])
+    return images, [maps.read(cams / f"{entry.id}.npz") for entry in group]
 
 
 def read_ahead(

@@ -1,6 +1,7 @@
 """irn_infer: spread the maps by a random walk over learnt affinities; masks and instances."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.params import IrnInfer
 from fbr.stages import networks
-from fbr.stages.images import alike, counted, read_ahead
+from fbr.stages.images import alike, counted, read_ahead, with_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
@@ -45,12 +46,8 @@ def run(job: Job) -> None:
     count = sum(map(len, todo))
     log.info("irn_infer: %d of %d images to do", count, len(entries))
 
-    def read(group: list[Entry]) -> tuple[np.ndarray, list[maps.Maps]]:
-        images = np.stack([job.data.image(entry) for entry in group])
-        return images, [maps.read(cams / f"{entry.id}.npz") for entry in group]
-
     def refined() -> Iterator[tuple[Entry, tuple[maps.Maps, list[dict]]]]:
-        for group, (images, seen) in read_ahead(todo, read):
+        for group, (images, seen) in read_ahead(todo, partial(with_maps, job.data, cams)):
             edges, displacements = relations(network, images, here)
             together = refine(seen, edges, displacements, job.numbers)
             yield from zip(group, together, strict=True)

@@ -1,6 +1,7 @@
 """psa_infer: spread the maps by a random walk over affinities of learnt features."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from fbr.nets.inputs import normalise
 from fbr.nets.psa import PairFeatures
 from fbr.params import PsaInfer
 from fbr.stages import networks
-from fbr.stages.images import alike, counted, read_ahead
+from fbr.stages.images import alike, counted, read_ahead, with_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
@@ -36,12 +37,8 @@ def run(job: Job) -> None:
     count = sum(map(len, todo))
     log.info("psa_infer: %d of %d images to do", count, len(entries))
 
-    def read(group: list[Entry]) -> tuple[np.ndarray, list[maps.Maps]]:
-        images = np.stack([job.data.image(entry) for entry in group])
-        return images, [maps.read(cams / f"{entry.id}.npz") for entry in group]
-
     def refined() -> Iterator[tuple[Entry, maps.Maps]]:
-        for group, (images, seen) in read_ahead(todo, read):
+        for group, (images, seen) in read_ahead(todo, partial(with_maps, job.data, cams)):
             affinity = affinities(network, images, job.numbers.radius, here)
             yield from zip(group, refine(seen, affinity, job.numbers), strict=True)
 
