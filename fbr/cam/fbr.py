@@ -61,10 +61,13 @@ class Background(nn.Module):
         if self.phi_bg is not None:
             self.phi_bg.requires_grad_(behind)
 
-    def forward(self, features: Tensor, scores: Tensor, batch: dict) -> Losses:
+    def forward(
+        self, features: Tensor, scores: Tensor, batch: dict, maps: Tensor | None = None
+    ) -> Losses:
         """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
-        features (B, L, h, w); scores (B, 1+K, h, w); batch: image (B, 3, H, W), label (B, K), the
+        features (B, L, h, w); scores (B, 1+K, h, w); maps (B, K, h, w), of the classes before they
+        were refined, none if scores hold them; batch: image (B, 3, H, W), label (B, K), the
         numbers step and seed; logged: whether values are watched (they are where it is not told),
         with companions (B, H, W) where the data has them.
         """
@@ -78,7 +81,8 @@ class Background(nn.Module):
             if weight.l_fb or weight.l_if or weight.l_pix:
                 losses |= self._contrasts(z, found, labels, draws)
             if weight.l_seg:
-                losses["l_seg"] = self._segmentation(u, scores, labels)
+                maps = scores[:, 1:] if maps is None else maps
+                losses["l_seg"] = self._segmentation(u, maps, labels)
             if weight.l_sim:
                 losses["l_sim"] = mean_cosine(z, u)
             for name in losses:
@@ -232,10 +236,13 @@ class Background(nn.Module):
             total = total + (loss * side).sum() / whole.sum().clamp(min=1)
         return total * processes() * (self.bank.held > 0)
 
-    def _segmentation(self, u: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """L_seg: φ_seg is to tell where the CAMs of the image add up to next to nothing."""
+    def _segmentation(self, u: Tensor, maps: Tensor, labels: Tensor) -> Tensor:
+        """L_seg: φ_seg is to tell where the CAMs of the image add up to next to nothing.
+
+        Refined maps would not do: they are means over many pixels, and nothing nowhere.
+        """
         logits = self.phi_seg(self.dropout(u))[..., 0]
-        maps = scores.detach().float()[:, 1:].flatten(2).relu() * labels[:, :, None]
+        maps = maps.detach().float().flatten(2).relu() * labels[:, :, None]
         share = maps / (maps.amax(2, keepdim=True) + reading.TINY)
         target = share.sum(1) < self.numbers.background_below
         return F.binary_cross_entropy_with_logits(logits, target.float())

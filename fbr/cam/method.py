@@ -15,14 +15,16 @@ TINY = 1e-5
 class Seen(NamedTuple):
     """One forward pass: losses, and what FBR reads.
 
-    features (B, L, h, w); scores (B, 1+K, h, w), the background's first, before any ReLU. more: the
-    same of further views of these images.
+    features (B, L, h, w); scores (B, 1+K, h, w), the background's first, before any ReLU. maps
+    (B, K, h, w): class maps as the classifier gives them, where scores are refined ones. more:
+    these three of further views of the images.
     """
 
     losses: dict[str, Tensor | tuple[Tensor, Tensor]]
     features: Tensor
     scores: Tensor
-    more: tuple[tuple[Tensor, Tensor], ...] = ()
+    maps: Tensor | None = None
+    more: tuple[tuple[Tensor, Tensor, Tensor | None], ...] = ()
 
 
 class Method(nn.Module):
@@ -80,13 +82,14 @@ class Method(nn.Module):
         seen = self.look(batch)
         if self.background is None:
             return seen.losses
+        found = [self.background(seen.features, seen.scores, batch, seen.maps)]
         if not seen.more:
-            return seen.losses | self.background(seen.features, seen.scores, batch)
-        found = [self.background(seen.features, seen.scores, batch)]
-        for view, (features, scores) in enumerate(seen.more):
+            return seen.losses | found[0]
+        for view, (features, scores, maps) in enumerate(seen.more):
             # The same projections, another memory.
             memory = self.banks[view].named_buffers(prefix="bank") if self.banks else ()
-            found.append(functional_call(self.background, dict(memory), (features, scores, batch)))
+            given = features, scores, batch, maps
+            found.append(functional_call(self.background, dict(memory), given))
         return seen.losses | {name: _mean([view[name] for view in found]) for name in found[0]}
 
 

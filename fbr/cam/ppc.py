@@ -83,11 +83,15 @@ class Ppc(Seam):
         if self.numbers.salience is not None:
             losses["saliency"] = self._salience(pair, batch)
         size = pair[1].features.shape[2:]
-        (features, scores), small = (
-            (resized(view.features, size), resized(view.refined, size)) for view in pair
+        whole, small = (
+            tuple(
+                resized(part, size)
+                for part in (view.features, view.refined, view.maps[:, self.first :])
+            )
+            for view in pair
         )
-        losses |= self._contrasts([(features, scores), small], batch)
-        return Seen(losses, features, scores, (small,))
+        losses |= self._contrasts([whole[:2], small[:2]], batch)
+        return Seen(losses, *whole, (small,))
 
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """With saliency, the classifier's own maps, which have learnt the background as well."""

@@ -80,7 +80,7 @@ class Seam(Plain):
     def look(self, batch: dict) -> Seen:
         whole, small = self.pair(batch["image"])
         losses = self.compare(whole, small, batch["label"])
-        return Seen(losses, whole.features, whole.refined)
+        return Seen(losses, whole.features, whole.refined, whole.maps[:, self.first :])
 
     def pair(self, images: Tensor) -> tuple[View, View]:
         """The images as they are, and on squares of `side`."""

@@ -9,11 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from fbr.errors import Refusal
 from fbr.files.atomic import replacing
 
+LARGEST = 1 << 24  # bytes that one read takes, of a header above all; no header needs as much
+TAIL = 1 << 26  # bytes behind the end mark that are read to come to the checksum
 GROWTH = 50  # times its packed size is more than photographs, masks and annotations ever unpack to
 SMALL = 1 << 20  # bytes that any archive may unpack to
 BROKEN = (
@@ -96,18 +98,53 @@ def _members(archive: Path, odd: list[str]) -> Iterator[_Member]:
                 elif not info.is_dir():
                     yield _Member(info.filename, info.file_size, lambda i=info: packed.open(i))
         return
-    with tarfile.open(archive) as packed:
+    with _Tar.open(archive) as packed:
         for info in packed:
             if info.isreg():
                 yield _Member(info.name, info.size, lambda i=info: packed.extractfile(i))
             elif not info.isdir():
                 odd.append(info.name)
-        # A tar that was cut between two members looks whole but for the empty block at its end.
-        packed.fileobj.seek(packed.offset)
-        if packed.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it ends before its end mark")
-        while packed.fileobj.read(1 << 20):
-            pass  # The checksum of a tar.gz is looked at where it ends.
+        read_to_end(packed)
+
+
+class _Tar(tarfile.TarFile):
+    """A tar whose headers are not believed either, packed or not."""
+
+    def __init__(
+        self, name: str, mode: str, fileobj: IO[bytes] | None = None, **given: Any
+    ) -> None:
+        # A plain tar is no larger than it is; only what is unpacked can grow.
+        super().__init__(name, mode, None if fileobj is None else Wary(fileobj), **given)
+
+
+class Wary:
+    """A stream that hands out little at a time: tarfile reads as much as a header claims."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.seek, self.tell, self.close, self._read = (
+            stream.seek,
+            stream.tell,
+            stream.close,
+            stream.read,
+        )
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return self._read(size)
+
+
+def read_to_end(packed: tarfile.TarFile) -> None:
+    """Raise if a tar whose members have been read was cut, or its checksum is wrong."""
+    # One that was cut between two members looks whole but for the empty block at its end.
+    packed.fileobj.seek(packed.offset)
+    if packed.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends before its end mark")
+    # The checksum of a tar.gz is looked at where it ends.
+    for _ in range(TAIL >> 20):
+        if not packed.fileobj.read(1 << 20):
+            return
+    raise tarfile.ReadError("it goes on behind its end mark")
 
 
 def _safe(name: str, archive: Path) -> PurePosixPath:

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image
 
 from fbr.errors import Refusal
+from fbr.files.archives import LARGEST, Wary, read_to_end
 from fbr.files.pictures import PALETTE
 
 SPARE = 1000  # members beyond the masks, folders and strays, that are still looked at
-LARGEST = 1 << 24  # bytes of one member or header; a mask of 4000×4000 pixels fits uncompressed
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def pack(archive: Path, masks: Path, ids: Iterable[str], inside: str) -> None:
     with (
         open(archive, "wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for id in sorted(ids):
             content = (masks / f"{id}.png").read_bytes()
@@ -58,6 +57,7 @@ def problems(archive: Path, wanted: Wanted) -> Iterator[str]:
                 if number >= len(masks) + SPARE:
                     yield f"more than {number} members; the rest was not looked at"
                     return
+                # A mask of 4000×4000 pixels fits uncompressed.
                 if not 0 <= member.size <= LARGEST:
                     yield f"{_shown(name)} claims {member.size} bytes; nothing behind it was read"
                     return
@@ -69,6 +69,7 @@ def problems(archive: Path, wanted: Wanted) -> Iterator[str]:
                     yield f"found {name} twice"
                 elif wrong := _wrong(tar.extractfile(member).read(), left.pop(name), wanted):
                     yield f"{name} {wrong}"
+            read_to_end(tar)
     except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
         yield f"cannot be read as a tar archive, or no further ({error or type(error).__name__})"
         return
@@ -88,6 +89,8 @@ def _wrong(content: bytes, size: tuple[int, int], wanted: Wanted) -> str | None:
             if not palette or not PALETTE.startswith(palette):
                 return "has another palette than VOC's"
             highest = picture.getextrema()[1]
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            picture.verify()  # checksums, to the last chunk; nothing can be decoded after it
     except Exception as error:  # Pillow names a broken picture in a dozen ways
         return f"cannot be read as PNG ({error})"
     if highest > wanted.foreground:
@@ -120,17 +123,5 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = gzip.GzipFile(fileobj=raw) if packed else raw
-        with tarfile.open(fileobj=_Wary(stream), mode="r:") as tar:
+        with tarfile.open(fileobj=Wary(stream), mode="r:") as tar:
             yield tar
-
-
-class _Wary:
-    """A stream that hands out little at a time: tarfile reads as much as a header claims."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= LARGEST:
-            raise tarfile.ReadError(f"a header claims {size} bytes")
-        return self._read(size)

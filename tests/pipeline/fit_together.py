@@ -190,7 +190,7 @@ def views_alone(processes: Processes) -> dict:
         label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
         batch = {"label": label[own], "step": step, "seed": 3}
         losses = method._contrasts(views, batch)
-        seen = Seen(losses, *views[0], (views[1],))
+        seen = Seen(losses, *views[0], None, ((*views[1], None),))
         with patch.object(method, "look", lambda batch, seen=seen: seen):
             found = method(batch)
         names = (*losses, "l_fb", "l_if", "l_seg", "l_sim")

@@ -56,6 +56,30 @@ def values(losses: dict) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.parametrize("case", [name for name in CASES if name.endswith("_fbr")])
+def test_the_background_head_learns_from_maps_that_are_not_refined(case, monkeypatch):
+    network, given = made(case), batch(2, CLASSES)
+    seen, background = network.look(given), network.background
+    views = [(seen.scores, seen.maps), *((scores, maps) for _, scores, maps in seen.more)]
+    refines = any(name in case for name in ("seam", "ppc"))
+    learnt = []
+    monkeypatch.setattr(
+        background,
+        "_segmentation",
+        lambda u, maps, labels: learnt.append(maps) or u.sum(),
+    )
+    network(given)
+    assert len(learnt) == len(views) == network.views
+    for maps, (scores, raw) in zip(learnt, views, strict=True):
+        assert (raw is not None) == refines
+        torch.testing.assert_close(maps, raw if refines else scores[:, 1:])
+    if refines:
+        first = network.see(given["image"]).maps[:, -CLASSES:]  # the background's comes first
+        size = learnt[0].shape[2:]
+        resized = torch.nn.functional.interpolate(first, size, mode="bilinear")
+        torch.testing.assert_close(learnt[0], first if first.shape[2:] == size else resized)
+
+
 @pytest.mark.parametrize("case", UNTOLD)
 def test_flipping_the_image_flips_the_map(case):
     network = made(case).eval()

@@ -141,7 +141,7 @@ def test_views_of_one_size_are_consistent():
     """Nothing then tells the views apart: both crossed terms are the same number."""
     network, given = made(view=32), batch(2, CLASSES)
     seen = network.look(given)
-    for one, other in zip((seen.features, seen.scores), seen.more[0], strict=True):
+    for one, other in zip((seen.features, seen.scores, seen.maps), seen.more[0], strict=True):
         assert torch.equal(one, other)
     losses = seen.losses
     assert losses["equivariance"] == 0
@@ -228,9 +228,10 @@ def test_losses_of_fbr_are_means_over_views_and_counts_add_up():
     found = network(given)
     other = carried(True)
     seen = other.look(given)
-    one = other.background(seen.features, seen.scores, given)
+    one = other.background(seen.features, seen.scores, given, seen.maps)
     other = carried(True)
-    two = other.background(*other.look(given).more[0], given)
+    features, scores, maps = other.look(given).more[0]
+    two = other.background(features, scores, given, maps)
     assert isinstance(one["nroi_spread"], tuple)
     for name, value in one.items():
         if isinstance(value, tuple):
