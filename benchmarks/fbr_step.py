@@ -351,7 +351,7 @@ def trainer(recipe, batch, fbr):
         keep_memory()  # as trainings do
     torch.manual_seed(0)
     net = recipe.network
-    backbone = backbones.build(net.name, net.stride, net.freeze)
+    backbone = backbones.build(net.name, net.stride, net.freeze, dilate=net.dilate)
     if net.weights == "imagenet":
         backbones.freeze_statistics(backbone)
     network = cam_method(recipe.method, backbone, batch["label"].shape[1], recipe.options, fbr)

@@ -6,8 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
-# Nothing can be written here: disk, quota or file limit reached, or not allowed to.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# Nothing can be written here: disk, quota or file limit reached, not allowed to, or another thing
+# has the name of a file or of a folder.
+NO_ROOM = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
 
 
 class Refusal(Exception):

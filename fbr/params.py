@@ -239,6 +239,7 @@ class Network(Strict):
 
     name: Annotated[str, Field(pattern=r"^(\w+|timm/[\w.-]+)$")]
     stride: Literal[4, 8, 14, 16, 32]
+    dilate: bool = True  # where the stride is less than the network's own
     weights: str  # none, imagenet, cam (the CAM network of the same path) or a safetensors file
     least_matched: Share = 0.9  # of the network's tensors, that such a file must hold
     freeze: Annotated[int, Field(ge=0)] = 0  # how many of the first levels do not train
@@ -340,7 +341,9 @@ class Sure(Strict):
 class Fbr(Strict):
     """Fine-grained background representation (TCSVT 2024), carried by a CAM method."""
 
-    mode: Literal["intent", "released"]  # released: no gradient, wrong axis, unmasked seeds
+    # released: no gradient, cosine along the keys, unmasked seeds, as on AMN; released_ppc: the
+    # first two of L_fb alone, as on PPC.
+    mode: Literal["intent", "released", "released_ppc"]
     width: Count  # D, of both projections
     scores: Literal["cam", "softmax"]  # how a seed score is read off what the method gives
     seed_background: Share | Literal["learned"]  # τ_bg, or the method's own background channel
@@ -379,6 +382,9 @@ class Fbr(Strict):
     def _two_projections(self) -> "Fbr":
         if self.one_space and self.weight.l_sim:
             raise ValueError("l_sim compares two projections; one_space has one, so set it to 0")
+        if self.mode != "intent" and self.weight.l_pix:
+            # A seed may name a class that the image does not show, whose loss would be infinite.
+            raise ValueError("l_pix is not of the released code; set it to 0, or mode to intent")
         return self
 
 

@@ -1,6 +1,7 @@
 """`fbr segment`: cut photographs into regions of like colours; needs no network and no labels."""
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,10 @@ def main(argv: list[str], workspace: Workspace) -> int:
             f"found --regions {asked.regions} --superpixels {asked.superpixels}, expected regions "
             f"from 1 to {MOST} and superpixels from 1"
         )
+    if math.isnan(asked.least):
+        raise Refusal("found --least nan, expected a likeness, of which 1 is the most")
+    if asked.out and Path(asked.out).exists() and not Path(asked.out).is_dir():
+        raise Refusal(f"{asked.out}: is a file, expected a folder to write to (--out)")
     images = [Path(image) for image in asked.images]
     bases = [Path(asked.out or image.parent) / image.stem for image in images]
     if len(set(bases)) < len(bases):
@@ -61,7 +66,8 @@ def segment(
     begun = over_segment(small, superpixels)
     found = grow(small, begun, Growing(), regions, least)
     if found.max() >= MOST:
-        found = grow(small, begun, Growing(), MOST)
+        # However unlike the neighbours: where no colour is shared, likeness falls below 0.
+        found = grow(small, begun, Growing(), MOST, -math.inf)
     numbered = Image.fromarray((found + 1).astype(np.uint8))
     full = np.asarray(numbered.resize((width, height), Image.Resampling.NEAREST))
     return int(begun.max()) + 1, full

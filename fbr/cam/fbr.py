@@ -53,7 +53,12 @@ class Background(nn.Module):
     def _rest(self) -> None:
         """What no loss reaches does not train: several processes would wait for its gradient."""
         weight = self.numbers.weight
-        contrast = self.numbers.mode == "intent" and weight.l_fb + weight.l_if > 0
+        mode = self.numbers.mode  # what is released has no gradient of one or both contrasts
+        contrast = {
+            "intent": weight.l_fb + weight.l_if,
+            "released": 0,
+            "released_ppc": weight.l_if,
+        }[mode] > 0
         behind = weight.l_seg + weight.l_sim > 0
         one = self.phi_bg is None
         self.phi_fg.requires_grad_(contrast or weight.l_sim + weight.l_pix > 0 or (one and behind))
@@ -153,18 +158,18 @@ class Background(nn.Module):
         present = label.bincount(minlength=classes + 1)[1:] > 0
         counts = (label * query.flatten()).bincount(minlength=classes + 1)[1:]
         own = (found.label * here(query, len(z))).flatten()
-        if n.mode == "released":
-            z = z.detach()
         flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
+        if n.mode == "released":
+            flat = flat.detach()
 
         losses, kinds = {}, {}
         worth = {"l_fb": self.bank.held > 0, "l_if": present.sum() > 1}
         if n.weight.l_fb:
             negatives = self._negatives(unit, draws)
-            if n.mode == "released":
-                losses["l_fb"] = across_keys(flat, own, centres, negatives, n.temperature)
-            else:
+            if n.mode == "intent":
                 kinds["l_fb"] = negatives
+            else:
+                losses["l_fb"] = across_keys(flat.detach(), own, centres, negatives, n.temperature)
         if n.weight.l_if:
             pi = reading.graph(unit, present, n.temperature)
             index = reading.draw_pixels(pi, label, draws.uniform(2, classes, n.negatives))

@@ -15,7 +15,10 @@ from fbr.files.atomic import replacing
 
 @dataclass(frozen=True)
 class Maps:
-    """keys (k,) uint8 class ids 1…K; cam (k, h, w) float16 in 0…1 at stride 4; size (H, W)."""
+    """keys (k,) uint8 class ids 1…K; cam (k, h, w) float16 in 0…1; size (H, W).
+
+    At stride 4, but behind masks of a CRF or of superpixels, whose edges are sharper.
+    """
 
     keys: np.ndarray
     cam: np.ndarray
@@ -23,7 +26,8 @@ class Maps:
 
     def full(self) -> np.ndarray:
         """The maps at image size: (k, H, W) float32."""
-        return resize(self.cam.astype(np.float32), self.size)
+        cam = self.cam.astype(np.float32)
+        return cam if cam.shape[1:] == self.size else resize(cam, self.size)
 
 
 def write(path: Path, maps: Maps) -> None:

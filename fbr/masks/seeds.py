@@ -50,7 +50,12 @@ def crf_masks(
     with k, not with K.
     """
     found = dense_crfs(images, energies, settings)
-    return [_ids(own)[belief.argmax(axis=1)] for own, belief in zip(keys, found, strict=True)]
+    return [likeliest(own, belief) for own, belief in zip(keys, found, strict=True)]
+
+
+def likeliest(keys: np.ndarray, belief: np.ndarray) -> np.ndarray:
+    """Ids of the most probable labels: keys (k,), belief (T, 1+k, H, W) → (T, H, W) uint8."""
+    return _ids(keys)[belief.argmax(axis=1)]
 
 
 def confident_seeds(surely_class: np.ndarray, maybe_class: np.ndarray) -> np.ndarray:

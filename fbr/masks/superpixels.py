@@ -124,14 +124,19 @@ def region_mask(
     cam (k, H, W), keys and threshold as in `label_map`; regions (H, W) int. 255 where the best
     score, the background's threshold included, leads the next one by less than `margin`.
     """
-    sizes = np.bincount(regions.ravel())
-    sums = [np.bincount(regions.ravel(), scores.ravel(), len(sizes)) for scores in cam]
-    means = (np.reshape(sums, (len(cam), 1, len(sizes))) / sizes).astype(np.float32)
+    means = region_means(cam, regions)
     labels = label_map(means, keys, threshold)
     ranked = np.sort([*means, np.full(labels.shape, threshold, np.float32)], axis=0)
     if len(ranked) > 1:
         labels[ranked[-1] - ranked[-2] < margin] = VOID
     return labels[0][regions]
+
+
+def region_means(cam: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Mean scores of each region: cam (k, H, W), regions (H, W) int → (k, 1, number of regions)."""
+    sizes = np.bincount(regions.ravel())
+    sums = [np.bincount(regions.ravel(), scores.ravel(), len(sizes)) for scores in cam]
+    return (np.reshape(sums, (len(cam), 1, len(sizes))) / sizes).astype(np.float32)
 
 
 class _Regions:

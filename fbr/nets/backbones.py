@@ -247,14 +247,19 @@ def build(
     weights: Weights = None,
     keep_norm: Collection[str] | None = None,
     least_matched: float = 0.9,
+    dilate: bool = True,
 ) -> Backbone:
     """A backbone by name, from nothing, published ImageNet weights, or a state dict.
 
     freeze: how many of the first levels stay as they are. keep_norm: what every batch norm keeps,
     of "statistics" and "affine"; by default the statistics that come with weights. least_matched:
-    the share of tensors that a state dict must fill.
+    the share of tensors that a state dict must fill. dilate: let convolutions see as far as before
+    where a stride was taken from the network, as its weights have learnt to.
     """
-    backbone = depthwise.take(_builder(name)(stride, weights == "imagenet"))
+    backbone = _builder(name)(stride, weights == "imagenet")
+    if not dilate:
+        _undilate(backbone)
+    depthwise.take(backbone)
     if isinstance(weights, dict):
         report = files.take(backbone, weights, least_matched, backbone.names)
         log.info("%s: %s", name, report)
@@ -267,6 +272,14 @@ def build(
         for norm in _norms(backbone):
             norm.requires_grad_(False)
     return backbone
+
+
+def _undilate(backbone: Backbone) -> None:
+    for conv in backbone.modules():
+        if isinstance(conv, nn.Conv2d):
+            pairs = zip(conv.padding, conv.dilation, strict=True)
+            conv.padding = tuple(around // apart for around, apart in pairs)
+            conv.dilation = (1, 1)
 
 
 def _builder(name: str) -> Builder:

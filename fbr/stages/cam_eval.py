@@ -9,7 +9,7 @@ from fbr.masks.seeds import label_map
 from fbr.metrics.scores import Scores
 from fbr.metrics.semantic import Spill, ThresholdCurve
 from fbr.stages.images import counted, read_ahead
-from fbr.stages.job import Job
+from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named, unscored
 from fbr.stages.thresholds import sweep
@@ -35,6 +35,7 @@ def score(job: Job, entries: list[Entry]) -> None:
     """Write the curve, the classes and the numbers of one split, and the numbers of another."""
     numbers = job.numbers
     curve, spill, fixed = measured(job, entries)
+    also = elsewhere(job)
     oracle_threshold, oracle = curve.best()
     infer = job.params.cam[job.axes["cam"]][job.axes["data"]].infer
     columns = curve.curve()
@@ -54,13 +55,27 @@ def score(job: Job, entries: list[Entry]) -> None:
         "scales": infer.scales,
         "flip": infer.flip,
         "crf": False,
+        **also,
     }
-    if numbers.also is not None:
-        other, _, chosen = measured(job, job.data.split(numbers.also))
-        metrics[f"miou_{numbers.also}"] = chosen.confusion.miou()
-        metrics[f"miou_oracle_{numbers.also}"] = other.best()[1]
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
+
+
+def elsewhere(job: Job) -> dict[str, float]:
+    """The numbers of the second split, if there is one and its truth is known."""
+    split = job.numbers.also
+    if split is None:
+        return {}
+    known = [entry for entry in job.data.split(split) if job.data.has("masks", entry)]
+    if not known:
+        log.info("cam_eval: split %s has no ground truth, so no score", split)
+        return {}
+    curve, _, fixed = measured(job, known)
+    return {
+        f"miou_{split}": fixed.confusion.miou(),
+        f"miou_oracle_{split}": curve.best()[1],
+        f"images_{split}": len(known),
+    }
 
 
 def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill, Scores]:

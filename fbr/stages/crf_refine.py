@@ -9,13 +9,14 @@ import numpy as np
 from fbr.datasets.prepared import Entry, read_image
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder
-from fbr.masks.crf import Crf
-from fbr.masks.seeds import confident_seeds, crf_masks, label_energies, score_energies
+from fbr.masks.crf import Crf, dense_crfs
+from fbr.masks.seeds import confident_seeds, label_energies, likeliest, score_energies
 from fbr.params import CrfRefine
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.pool import each
+from fbr.stages.thresholds import write_swept
 
 TOGETHER = 4  # images at a time: with three passes each, enough to fill a GPU
 
@@ -39,11 +40,13 @@ class _Work:
 
     def refine(self, batch: list[Entry], read: tuple[list[np.ndarray], list[maps.Maps]]) -> None:
         images, found = read
-        energies, keys = [self.energies(seen) for seen in found], [seen.keys for seen in found]
-        passes = crf_masks(images, energies, keys, Crf(**self.numbers.crf.model_dump()))
-        for entry, (mask, surely_class, maybe_class) in zip(batch, passes, strict=True):
+        energies = [self.energies(seen) for seen in found]
+        beliefs = dense_crfs(images, energies, Crf(**self.numbers.crf.model_dump()))
+        for entry, seen, belief in zip(batch, found, beliefs, strict=True):
+            mask, surely_class, maybe_class = likeliest(seen.keys, belief)
             seeds = confident_seeds(surely_class, maybe_class)
             pictures.write_mask(self.seeds / f"{entry.id}.png", seeds)
+            write_swept(self.masks / f"{entry.id}.npz", seen.keys, belief[0, 1:])
             pictures.write_mask(self.masks / f"{entry.id}.png", mask)
 
     def energies(self, seen: maps.Maps) -> np.ndarray:

@@ -32,7 +32,9 @@ def score(job: Job, entries: list[Entry]) -> None:
     """Write the classes and the numbers of one split, and the mIoU of another."""
     numbers = job.numbers
     block = job.params.mask[job.axes["mask"]][job.axes["data"]]
-    scores, curve = scored(job, entries, block.threshold)
+    # Where the threshold is one of the maps, not of what is swept, it is no point of the curve.
+    at = None if block.crf_refine or block.superpixel_refine else block.threshold
+    scores, curve = scored(job, entries, at)
     per_class = named(scores.per_class(), job.data.classes)
     write_csv(job.out("per_class"), per_class)
     metrics = {
@@ -48,7 +50,7 @@ def score(job: Job, entries: list[Entry]) -> None:
         if not known:
             log.info("mask_eval: split %s has no ground truth, so no score", numbers.also)
         else:
-            scores, curve = scored(job, known, block.threshold)
+            scores, curve = scored(job, known, at)
             metrics[f"miou_{numbers.also}"] = scores.confusion.miou()
             if curve:
                 metrics[f"miou_oracle_{numbers.also}"] = curve.best()[1]
@@ -58,14 +60,15 @@ def score(job: Job, entries: list[Entry]) -> None:
 
 
 def oracle(curve: ThresholdCurve | None, block: MaskBlock) -> dict[str, float | str]:
-    """The best threshold and its mIoU, or why they are not known."""
+    """The best threshold and its mIoU, and of what, or why they are not known."""
     if curve:
         threshold, miou = curve.best()
-        return {"miou_oracle": miou, "threshold_oracle": threshold}
+        found = {"miou_oracle": miou, "threshold_oracle": threshold}
+        if block.crf_refine:
+            return found | {"oracle": "the CRF's background has the threshold for its probability"}
+        return found
     if block.cam_cut:
         return {"oracle": "that of cam_eval"}
-    if block.crf_refine:
-        return {"oracle": "not swept: each threshold would take a CRF of its own"}
     return {"oracle": "not swept: masks keep no scores"}
 
 

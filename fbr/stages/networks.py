@@ -60,7 +60,8 @@ def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module,
     try:
         spec = described["network"]
         classes = len(described["classes"])
-        backbone = backbones.build(spec["name"], spec["stride"], spec["freeze"])
+        dilate = spec.get("dilate", True)  # an older one lacks it
+        backbone = backbones.build(spec["name"], spec["stride"], spec["freeze"], dilate=dilate)
         match described["stage"]:
             case "cam_train" | "amn_train":
                 fbr = described["fbr"] and check(described["fbr"], Fbr, "model.json")

@@ -55,6 +55,8 @@ def score(
         "split": numbers.split,
         "images": len(entries),
         **told(numbers),
+        "pad": numbers.pad,
+        "windows": numbers.windows and numbers.windows.model_dump(),
     }
     if also:
         metrics["also"] = {

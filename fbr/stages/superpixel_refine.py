@@ -6,12 +6,13 @@ from pathlib import Path
 from fbr.datasets.prepared import Entry, read_image
 from fbr.files import maps, pictures
 from fbr.files.atomic import PartialFolder
-from fbr.masks.superpixels import Growing, grow, over_segment, region_mask
+from fbr.masks.superpixels import Growing, grow, over_segment, region_mask, region_means
 from fbr.params import SuperpixelRefine
 from fbr.stages.images import counted
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.pool import each
+from fbr.stages.thresholds import write_swept
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class _Work:
         superpixels = over_segment(image, n.superpixels, n.compactness, n.sigma)
         growing = Growing(n.scales, n.border, n.border_share, n.small_first)
         regions = grow(image, superpixels, growing, n.regions, n.least)
-        mask = region_mask(found.full(), found.keys, regions, n.threshold, n.margin)
+        cam = found.full()
+        mask = region_mask(cam, found.keys, regions, n.threshold, n.margin)
+        means = region_means(cam, regions)[:, 0, regions]
+        write_swept(self.masks / f"{entry.id}.npz", found.keys, means)
         pictures.write_mask(self.masks / f"{entry.id}.png", mask)
 
 

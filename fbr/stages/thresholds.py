@@ -1,5 +1,7 @@
 """Class scores cut at the recipe's threshold into masks, and swept over all for the oracle."""
 
+from pathlib import Path
+
 import numpy as np
 
 from fbr.datasets.prepared import Entry
@@ -21,6 +23,20 @@ def write_cut(masks: PartialFolder, entry: Entry, scores: maps.Maps, threshold: 
     pictures.write_mask(masks / f"{entry.id}.png", mask)
 
 
-def sweep(classes: int, threshold: float) -> ThresholdCurve:
-    """An empty curve over the thresholds of every evaluation, the recipe's own among them."""
-    return ThresholdCurve(classes, np.union1d(SWEPT, [threshold]))
+def write_swept(file: Path, keys: np.ndarray, scores: np.ndarray) -> None:
+    """Write what a sweep needs of scores (k, H, W) that no mask is cut from at a threshold.
+
+    That is each pixel's strongest class, and between which of the thresholds its score lies: a
+    few kilobytes, and every threshold decides as it would of the scores themselves.
+    """
+    kept = np.zeros(scores.shape, np.float16)
+    if len(keys):
+        passed = np.searchsorted(SWEPT.astype(np.float32), scores.max(0))
+        best = scores.argmax(0)[None]
+        np.put_along_axis(kept, best, ((passed - 0.5).clip(min=0) / 100)[None], 0)
+    maps.write(file, maps.Maps(keys, kept, scores.shape[1:]))
+
+
+def sweep(classes: int, threshold: float | None) -> ThresholdCurve:
+    """An empty curve over the thresholds of every evaluation, and the recipe's own if any."""
+    return ThresholdCurve(classes, SWEPT if threshold is None else np.union1d(SWEPT, [threshold]))

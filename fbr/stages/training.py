@@ -83,6 +83,7 @@ def _built(network: Network, first: backbones.Weights) -> backbones.Backbone:
         first,
         network.keep_norm,
         network.least_matched,
+        network.dilate,
     )
 
 

@@ -121,6 +121,15 @@ def test_a_wrong_type_is_refused(where, value, said):
             0.5,
             "found 0.5: Input should be greater than or equal to 1",
         ),
+        (
+            "cam.plain_fbr.toy.cam_train.fbr",
+            BLOCKS["cam"]["plain_fbr"]["toy"]["cam_train"]["fbr"]
+            | {
+                "mode": "released",
+                "weight": dict.fromkeys(("l_fb", "l_if", "l_seg"), 0) | {"l_sim": 0, "l_pix": 1},
+            },
+            "l_pix is not of the released code; set it to 0, or mode to intent",
+        ),
         ("inst.maskrcnn.toy.wsis_train.anchors", [], "found []: List should have at least 1 item"),
         ("seed.s0", -1, "found -1: Input should be greater than or equal to 0"),
         ("machine.checkpoint_minutes", 0, "found 0: Input should be greater than 0"),
@@ -331,3 +340,15 @@ def test_of_names_the_block_that_is_missing(numbers, stage, axes, said):
 def test_a_block_cannot_be_changed(numbers):
     with pytest.raises(ValueError, match="frozen"):
         numbers.machine.processes = 3
+
+
+@pytest.mark.parametrize("data", ["voc", "coco"])
+def test_recipes_of_the_codes_that_confuse_them_have_decay_for_momentum(numbers, data):
+    """PSA's optimiser takes its weight decay as momentum, and so do all that build on it."""
+    recipes = [
+        numbers.cam[name][data].cam_train for name in numbers.cam if data in numbers.cam[name]
+    ]
+    recipes += [numbers.mask["irn"][data].irn_train, numbers.mask["psa"][data].psa_train]
+    slow = [recipe for recipe in recipes if recipe and recipe.optimizer == "sgd"]
+    assert len(slow) > 8
+    assert all(recipe.momentum == recipe.weight_decay for recipe in slow)

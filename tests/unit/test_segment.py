@@ -57,6 +57,14 @@ def test_more_regions_than_a_picture_can_number_are_merged_further():
     assert [*np.unique(regions)] == [*range(1, MOST + 1)]
 
 
+def test_regions_that_share_no_colour_are_merged_too():
+    board = np.zeros((20, 20, 3), np.uint8)
+    board[..., 2] = 255 * (np.indices((20, 20)).sum(0) % 2)
+    board[..., :2] = 255 - board[..., 2:]
+    _, regions = segment(board, 400, 1, least=2.0)
+    assert [*np.unique(regions)] == [*range(1, MOST + 1)]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, LONG_SIDE + 501)])
 def test_any_size_comes_back_as_it_was(size):
     _, regions = segment(photograph(*size), 20, 2, 0.5)
@@ -73,6 +81,8 @@ def test_any_size_comes_back_as_it_was(size):
         (["a/x.jpg", "b/x.png", "--out", "here"], "two images have one name"),
         (["x.jpg", "--regions", "300"], "found --regions 300"),
         (["x.jpg", "--superpixels", "0"], "found .*--superpixels 0"),
+        (["x.jpg", "--least", "nan"], "found --least nan, expected a likeness"),
+        (["x.jpg", "--out", "no.txt"], "no.txt: is a file, expected a folder"),
     ],
 )
 def test_what_cannot_be_segmented_is_refused(words, said, capsys, tmp_path, monkeypatch):

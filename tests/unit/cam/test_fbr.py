@@ -94,7 +94,7 @@ def by_hand(module, features, scores, batch, negatives) -> tuple[dict, dict]:
         weight = getattr(module, name).weight.detach().double()
         leaves[name] = weight.flatten(1).requires_grad_()
     z, back = ((leaves["features"] @ leaves[name].mT).clamp(min=0) for name in ("phi_fg", "phi_bg"))
-    shown = label if n.mode == "intent" else label * 0 + 1
+    shown = label * 0 + 1 if n.mode == "released" else label
     tau = None if n.seed_background == "learned" else n.seed_background
     flat = scores.flatten(2).numpy()
     score, chance, found = twin.seeds(flat, shown, tau, n.scores == "softmax")
@@ -108,7 +108,7 @@ def by_hand(module, features, scores, batch, negatives) -> tuple[dict, dict]:
     values = {}
     for name in CONTRASTS:
         loss = twin.contrast
-        if n.mode == "released" and name == "l_fb":
+        if n.mode != "intent" and name == "l_fb":
             loss = twin.released_contrast
         terms = [
             loss(q, centres[c - 1], keys[name][c - 1], n.temperature) if c else 0
@@ -181,8 +181,11 @@ def test_losses_and_gradients_are_the_equations(compare, name, size, scores):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scores", ["cam", "softmax"])
-def test_released_losses_are_the_equations_and_contrasts_train_nothing(compare, name, size, scores):
-    found, leaves, expected, _ = compare(size, scores, mode="released")
+@pytest.mark.parametrize("mode", ["released", "released_ppc"])
+def test_released_losses_are_the_equations_and_contrasts_train_nothing(
+    compare, name, size, scores, mode
+):
+    found, leaves, expected, _ = compare(size, scores, mode=mode)
     assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-5, abs=1e-5)
     assert found[name] > 0
     reached = {
@@ -191,6 +194,8 @@ def test_released_losses_are_the_equations_and_contrasts_train_nothing(compare, 
         if found[name].requires_grad and gradient(found[name], leaf).any()
     }
     trained = {"l_seg": {"features", "phi_bg"}, "l_sim": {"features", "phi_fg", "phi_bg"}}
+    if mode == "released_ppc":  # there only L_fb is without
+        trained["l_if"] = {"features", "phi_fg"}
     assert reached == trained.get(name, set())
 
 
@@ -235,20 +240,21 @@ def test_contrasts_give_the_background_head_no_gradient_where_it_trains(name):
     assert not gradient(loss, module.phi_seg.weight).any()
 
 
-@pytest.mark.parametrize("mode", ["intent", "released"])
+@pytest.mark.parametrize("mode", ["intent", "released", "released_ppc"])
 def test_what_no_loss_reaches_does_not_train(mode):
     def trained(**weight):
         found = background(mode=mode, weight=dict.fromkeys(NAMES, 0.0) | weight)
         return {n.split(".")[0] for n, p in found.named_parameters() if p.requires_grad}
 
     assert trained() == set()
-    assert trained(l_fb=1.0) == trained(l_if=1.0) == ({"phi_fg"} if mode == "intent" else set())
+    assert trained(l_fb=1.0) == ({"phi_fg"} if mode == "intent" else set())
+    assert trained(l_if=1.0) == (set() if mode == "released" else {"phi_fg"})
     assert trained(l_seg=1.0) == {"phi_bg", "phi_seg"}
     assert trained(l_sim=1.0) == {"phi_fg", "phi_bg"}
 
 
-@pytest.mark.parametrize("mode", ["intent", "released"])
-@pytest.mark.parametrize("weight", [{}, only("l_fb"), only("l_seg"), only("l_sim")])
+@pytest.mark.parametrize("mode", ["intent", "released", "released_ppc"])
+@pytest.mark.parametrize("weight", [{}, only("l_fb"), only("l_if"), only("l_seg"), only("l_sim")])
 def test_every_trained_parameter_has_a_gradient_from_the_first_step_on(mode, weight):
     """Several processes wait for it, also before a loss acts."""
     module = background(mode=mode, weight=weight, from_step=dict.fromkeys(NAMES, 3))

@@ -35,6 +35,18 @@ def test_maps_lie_on_the_grids_promised(name, stride, size):
     assert [tuple(m.shape[2:]) for m in found] == grids
 
 
+@pytest.mark.parametrize(("name", "stride"), CASES)
+def test_without_dilation_the_grids_are_the_same(name, stride):
+    with torch.device("meta"):
+        backbone = backbones.build(name, stride, dilate=False)
+        found = maps(backbone, torch.zeros(1, 3, 33, 47))
+    assert [tuple(m.shape[2:]) for m in found] == [
+        tuple(-(-side // s) for side in (33, 47)) for s in STRIDES[name][stride]
+    ]
+    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert {conv.dilation for conv in convolutions} == {(1, 1)}
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet101_caffe", "resnet38d"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_dilation_keeps_the_maps_of_the_strided_network(name, stride, monkeypatch):

@@ -55,7 +55,7 @@ def test_the_rule_in_use_is_scored_and_an_oracle_is_not_claimed(evaluated):
 @pytest.mark.parametrize(
     ("mask", "oracle", "crf"),
     [
-        ("crf", "not swept: each threshold would take a CRF of its own", True),
+        ("crf", "not swept: masks keep no scores", True),
         ("superpixel", "not swept: masks keep no scores", False),
         ("none", "that of cam_eval", False),
     ],

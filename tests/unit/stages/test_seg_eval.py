@@ -58,6 +58,8 @@ def test_predictions_are_of_the_images_size_and_scored(evaluation):
         "scales": [1.0],
         "flip": True,
         "crf": False,
+        "pad": False,
+        "windows": None,
     }
 
 

@@ -8,10 +8,13 @@ from fbr.errors import Refusal
 from fbr.files import maps, pictures
 from fbr.files.tables import read_json
 from fbr.masks.affinity import path_index
+from fbr.masks.crf import Crf, dense_crf
 from fbr.masks.seeds import label_map
-from fbr.metrics.semantic import Confusion
+from fbr.masks.superpixels import Growing, grow, over_segment, region_means
+from fbr.metrics.semantic import Confusion, ThresholdCurve
 from fbr.params import MaskEval
-from fbr.stages import irn_infer, mask_eval, networks, psa_infer
+from fbr.stages import crf_refine, irn_infer, mask_eval, networks, psa_infer, superpixel_refine
+from fbr.stages.thresholds import SWEPT, sweep, write_swept
 from fbr.track import Run
 from tests.unit.stages.conftest import ENTRIES
 
@@ -102,3 +105,63 @@ def test_where_some_masks_have_scores_all_must(job, walked):
     (walked.out("masks") / "b.npz").unlink()
     with pytest.raises(Refusal, match="missing, expected the maps of id 'b'"):
         scored(job, walked)
+
+
+@pytest.mark.parametrize("classes", [0, 1, 3])
+def test_what_is_kept_for_a_sweep_decides_as_the_scores_do(tmp_path, classes):
+    rng = np.random.default_rng(classes)
+    scores = rng.random((classes, 9, 7), np.float32)
+    # Scores that lie on a threshold, or equal each other, are where rounding would show.
+    scores[:, :4] = rng.choice(SWEPT.astype(np.float32), scores[:, :4].shape)
+    keys = np.arange(1, 1 + classes, dtype=np.uint8)
+    target = rng.integers(0, 4, (9, 7), np.uint8)
+    write_swept(tmp_path / "a.npz", keys, scores)
+    kept = maps.read(tmp_path / "a.npz")
+    assert kept.size == (9, 7)
+    curves = []
+    for cam in (scores, kept.full()):
+        curves.append(ThresholdCurve(4, SWEPT))
+        curves[-1].update(cam, keys, target)
+    for threshold in SWEPT:
+        one, other = (curve.confusion(threshold).counts for curve in curves)
+        assert np.array_equal(one, other)
+
+
+@pytest.fixture(params=["crf", "crf_ppc", "superpixel"])
+def refined(request, job):
+    """A workspace with maps, masks of a CRF or of superpixels, and the truth."""
+    rng = np.random.default_rng(4)
+    name = "superpixel_refine" if request.param == "superpixel" else "crf_refine"
+    made = job(name, mask=request.param)
+    made.run = Run(0)
+    for entry in ENTRIES:
+        size = (entry.height, entry.width)
+        cam = blobs(rng, len(entry.classes), *GRID)
+        seen = maps.Maps(np.array(entry.classes, np.uint8), cam, size)
+        maps.write(made.path("cam_infer", "cams") / f"{entry.id}.npz", seen)
+        truth = rng.choice(np.array([0, *entry.classes, 255], np.uint8), size)
+        pictures.write_mask(made.data.folder / "masks" / f"{entry.id}.png", truth)
+    {"crf_refine": crf_refine, "superpixel_refine": superpixel_refine}[name].run(made)
+    return made
+
+
+def test_what_is_swept_behind_a_refined_mask_is_what_it_comes_from(job, refined):
+    _, metrics = scored(job, refined)
+    n, curve = refined.numbers, sweep(3, None)
+    for entry in refined.data.split("train"):
+        seen = maps.read(refined.path("cam_infer", "cams") / f"{entry.id}.npz")
+        image = refined.data.image(entry)
+        if refined.axes["mask"] == "superpixel":
+            superpixels = over_segment(image, n.superpixels, n.compactness, n.sigma)
+            growing = Growing(n.scales, n.border, n.border_share, n.small_first)
+            regions = grow(image, superpixels, growing, n.regions, n.least)
+            found = region_means(seen.full(), regions)[:, 0, regions]
+        else:
+            work = crf_refine._Work(None, None, None, None, n)
+            energy = work.energies(seen)[0]
+            found = dense_crf(image, energy, Crf(**n.crf.model_dump()))[1:]
+        curve.update(found, seen.keys, refined.data.mask(entry))
+    threshold, best = curve.best()
+    assert metrics["miou_oracle"] == metrics["miou_oracle_train"] == best
+    assert metrics["threshold_oracle"] == threshold
+    assert ("oracle" in metrics) == (refined.axes["mask"] != "superpixel")
