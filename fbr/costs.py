@@ -28,6 +28,8 @@ TRAINED_BY = {
 # Where nothing was recorded of a stage, one that does the same.
 ALIKE = {"amn_train": "cam_train", "amn_infer": "cam_infer"}
 
+SHORT, MANY = 10, 20  # seconds that are mostly start-up, and times as much work
+
 
 class Record(Strict):
     """What one run of a stage took: seconds for so many megapixels of work, on which machine."""
@@ -193,8 +195,14 @@ class Bill:
         self, work: float | None, stage: str, network: str | None, gpu: bool
     ) -> tuple[float | None, str | None]:
         """Seconds for so much work, and on what: by what ran here, or else what is on file."""
+        # What is mostly start-up says little of far more work.
+        told = [
+            record
+            for record in self.recorded
+            if record.seconds >= SHORT or (work or 0) <= MANY * record.megapixels
+        ]
         for name in (stage, ALIKE.get(stage)):
-            for records in (self.recorded, self.costs.records):
+            for records in (told, self.costs.records, self.recorded):
                 found = [r for r in records if (r.stage, r.network) == (name, network)]
                 found = [r for r in found if bool(r.gpu) == gpu]
                 if found and work is not None:

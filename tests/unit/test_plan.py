@@ -131,6 +131,15 @@ def test_what_ran_here_goes_before_the_file(home, ran):
     assert items(home)["cam_eval"].on == "Linux, 2 cores"
 
 
+def test_a_start_up_is_not_taken_for_the_time_of_far_more_work(home, ran, monkeypatch):
+    ran("cam_eval", 7.0)
+    known = items(home)["cam_eval"].seconds
+    monkeypatch.setattr("fbr.costs.MANY", 0)
+    assert items(home)["cam_eval"].seconds != known
+    ran("cam_eval", 70.0)
+    assert items(home)["cam_eval"].seconds == pytest.approx(70)
+
+
 @pytest.mark.parametrize(
     "more", [{"asked": "other numbers"}, {"seconds": None}, {"cam": "gone"}, {"continued": True}]
 )
