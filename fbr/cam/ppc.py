@@ -3,6 +3,10 @@
 Each view gives every class a prototype. A pixel is drawn to the prototype of its class: to the
 other view's (cross-prototype), by the other view's seeds (cross-CAM), and within its view, there by
 hard pixels and semi-hard negatives.
+
+Two things differ from the released code. A class that no image of the batch shows has no prototype
+here, where that code averages whatever pixels score least badly; and the background's is weighted
+by how little the classes score, where that code's are all alike.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
