@@ -401,6 +401,11 @@ class CamInfer(Strict):
     flip: bool
 
 
+class AmnTrain(CamTrain):
+    # A split whose ground truth chooses the epoch, as in the published code; none keeps the last.
+    select: Name | None = None
+
+
 class AmnInfer(CamInfer):
     released: bool = False  # dropout stays on, as in the published code
 
@@ -416,7 +421,7 @@ class CamBlock(Strict):
 
     cam_train: CamTrain | None = None
     cam_infer: CamInfer | None = None
-    amn_train: CamTrain | None = None
+    amn_train: AmnTrain | None = None
     amn_infer: AmnInfer | None = None
     cam_eval: CamEval
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbr.cam.method import Method
-from fbr.datasets.prepared import Entry
+from fbr.cam.method import Method, Seeded
+from fbr.datasets.prepared import Entry, Prepared
 from fbr.files import maps
 from fbr.files.atomic import PartialFolder
 from fbr.nets.inference import multi_scale
@@ -58,6 +58,20 @@ def write_maps(
         return [("image", image), ("CAM", cam_tile(image, found.cam))]
 
     track_overlays(job, entries, tiles)
+
+
+def seeded_cam(
+    data: Prepared, seeds: Path, network: Seeded, mean: Mean, entry: Entry, keys: Tensor
+) -> Tensor:
+    """Maps (k, H, W) of the classes of an image, from a network that is told them and its seeds."""
+    label = torch.zeros(1, data.foreground, device=keys.device)
+    label[0, keys - 1] = 1
+    found = mean(
+        lambda views: network.maps(views, label.expand(len(views), -1)),
+        size=(entry.height, entry.width),
+    )
+    sure = torch.from_numpy(data.ids(seeds / f"{entry.id}.png", entry)) == 0
+    return network.finish(found[0], keys, sure.to(keys.device))
 
 
 def strided(entry: Entry) -> tuple[int, int]:

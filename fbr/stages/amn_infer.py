@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import Seeded
 from fbr.datasets.prepared import Entry
-from fbr.stages.activation import Mean, strided, write_maps
+from fbr.stages.activation import Mean, seeded_cam, strided, write_maps
 from fbr.stages.job import Job
 
 
@@ -19,14 +19,7 @@ def run(job: Job) -> None:
     def make(network: Seeded, mean: Mean, entry: Entry, keys: Tensor) -> Tensor:
         if job.numbers.released:
             _drop(network, entry)
-        label = torch.zeros(1, job.data.foreground, device=keys.device)
-        label[0, keys - 1] = 1
-        found = mean(
-            lambda views: network.maps(views, label.expand(len(views), -1)),
-            size=(entry.height, entry.width),
-        )
-        sure = torch.from_numpy(job.data.ids(seeds / f"{entry.id}.png", entry)) == 0
-        cam = network.finish(found[0], keys, sure.to(keys.device))
+        cam = seeded_cam(job.data, seeds, network, mean, entry, keys)
         # One map a row: an image without classes has none, and channels must not be none.
         return F.interpolate(cam[:, None], strided(entry), mode="bilinear")[:, 0]
 

@@ -1,9 +1,22 @@
 """amn_train: train a CAM network on image labels and on the confident seeds of another CAM."""
 
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fbr.cam.method import Seeded
 from fbr.datasets.loader import Sample
 from fbr.datasets.prepared import VOID, Entry
 from fbr.datasets.transforms import NEAREST, Geometry
+from fbr.errors import Refusal
+from fbr.masks.seeds import label_map
+from fbr.metrics.semantic import Confusion
+from fbr.nets.inference import multi_scale
 from fbr.stages import cam_training, training
+from fbr.stages.activation import seeded_cam
+from fbr.stages.images import read_ahead
 from fbr.stages.job import Job
 from fbr.train.processes import joined
 
@@ -24,4 +37,44 @@ def run(job: Job) -> None:
 
         source = training.images(job, entries, with_seeds, and_seeds)
         inputs = [job.path("prepare", "index"), job.path("prepare", "images"), seeds]
-        training.train(job, processes, network, network.head, source, inputs)
+        judge = None
+        if job.numbers.select is not None:
+            judge = partial(score, job, network, seeds, processes.device, known(job))
+            inputs.append(job.path("prepare", "masks"))
+        training.train(job, processes, network, network.head, source, inputs, judge=judge)
+
+
+def known(job: Job) -> list[Entry]:
+    """The images whose ground truth chooses the epoch."""
+    split = job.numbers.select
+    found = [e for e in job.data.split(split) if job.data.has("masks", e)]
+    if not found:
+        raise Refusal(
+            f"params.yaml: {job.section}.select: no image of split '{split}' has ground truth; "
+            "without this key the last epoch is kept"
+        )
+    return found
+
+
+@torch.inference_mode()
+def score(
+    job: Job, network: Seeded, seeds: Path, device: torch.device, entries: list[Entry]
+) -> float:
+    """mIoU of the maps as they are, at one scale and the threshold of cam_eval."""
+    network.eval()
+    threshold = job.params.cam[job.axes["cam"]][job.axes["data"]].cam_eval.threshold
+    confusion = Confusion(len(job.data.classes))
+    for entry, image in read_ahead(entries, job.data.image):
+        mean = partial(
+            multi_scale,
+            images=image[None],
+            scales=[1.0],
+            flip=False,
+            device=device,
+            bfloat16=job.numbers.bfloat16,
+        )
+        keys = np.array(entry.classes, np.uint8)
+        ids = torch.from_numpy(keys).long().to(device)
+        cam = seeded_cam(job.data, seeds, network, mean, entry, ids).cpu().numpy()
+        confusion.update(label_map(cam, keys, threshold), job.data.mask(entry))
+    return confusion.miou()

@@ -141,12 +141,13 @@ def train(
     inputs: list[Path],
     kept: nn.Module | None = None,
     finish: Callable[[], None] = lambda: None,
+    judge: Callable[[], float] | None = None,
 ) -> None:
     """Fit, then write model.safetensors, model.json and history.csv.
 
     network: its forward gives losses. heads: modules that start from nothing and take `head_lr`;
     the rest takes `lr`. inputs: what the work depends on besides the numbers. kept: the part whose
-    weights are written, if not all. finish: last touches to them.
+    weights are written, if not all. finish: last touches to them. judge: see `fit`.
     """
     numbers: Training = job.numbers
     upkeep = Upkeep(
@@ -165,9 +166,8 @@ def train(
         count / 1e6,
         processes.device,
     )
-    history = fit(
-        network, groups(network, heads, numbers), source, numbers, job.seed, processes, upkeep
-    )
+    parameters = groups(network, heads, numbers)
+    history = fit(network, parameters, source, numbers, job.seed, processes, upkeep, judge)
     if not processes.first:
         return
     finish()

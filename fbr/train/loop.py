@@ -72,11 +72,14 @@ def fit(
     seed: int,
     processes: Processes,
     upkeep: Upkeep,
+    judge: Callable[[], float] | None = None,
 ) -> list[dict[str, float]]:
     """Train `network` in place and return the history: step, learning rate and mean losses.
 
-    groups: parameter groups with their own `lr`. An earlier, interrupted fit of the same work
-    (`upkeep.key`) is continued to the same result, bit for bit on the same machine.
+    groups: parameter groups with their own `lr`. judge: scores the network as it is at the end of
+    every epoch; the weights of the best one are what is left, else those of the last step. An
+    earlier, interrupted fit of the same work (`upkeep.key`) is continued to the same result, bit
+    for bit on the same machine.
     """
     share = processes.share(training.batch, training.accumulate)
     network.to(processes.device, memory_format=torch.channels_last).train()
@@ -110,6 +113,8 @@ def fit(
             _seed_step(seed, run.step, processes.rank)
             run.one_step([next(batches) for _ in range(parts)])
             shown.step(run.step)
+            if judge is not None and run.epoch_ends(len(images.ids)):
+                run.keep_if_best(judge())
             if run.logged(run.step):
                 row = run.close_interval()
                 values = {k: v for k, v in row.items() if k not in ("step", "lr")}
@@ -126,6 +131,7 @@ def fit(
                 pause = max(60 * upkeep.checkpoint_minutes, 100 * (saved - began))
             if asked():
                 raise SystemExit(128 + asked())
+    run.take_best()
     return run.history
 
 
@@ -149,6 +155,7 @@ class _Run:
         self.history: list[dict[str, float]] = []
         # Losses of this interval's steps and their names; they stay on the device.
         self._kept: list[tuple[list[str], Tensor]] = []
+        self._best: dict[str, Any] = {}
         self._module = _together(network, processes) if processes.world > 1 else network
 
     def one_step(self, parts: list[Batch]) -> None:
@@ -173,6 +180,24 @@ class _Run:
     def logged(self, steps: int) -> bool:
         """Whether an interval of the history ends when so many steps are done."""
         return steps % self.training.log_every == 0 or steps == self.training.steps
+
+    def epoch_ends(self, images: int) -> bool:
+        """Whether the last step saw the last of so many images once more, or was the last."""
+        before, now = ((self.step - back) * self.training.batch // images for back in (1, 0))
+        return now > before or self.step == self.training.steps
+
+    def keep_if_best(self, score: float) -> None:
+        """Keep the weights as they are if they score more than those kept; of equals the first."""
+        best = self._best.get("score", -math.inf)
+        log.info("step %d scores %.4f, the best before it %.4f", self.step, score, best)
+        if score > best:
+            weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            self._best = {"score": score, "network": weights}
+        self.network.train()
+
+    def take_best(self) -> None:
+        if self._best:
+            self.network.load_state_dict(self._best["network"])
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         device = self.processes.device
@@ -253,12 +278,13 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
             "kept": self._kept,
+            "best": self._best,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.history = state["step"], state["history"]
+        self.step, self.history, self._best = state["step"], state["history"], state["best"]
         self._kept = [(names, kept.to(self.processes.device)) for names, kept in state["kept"]]
 
 

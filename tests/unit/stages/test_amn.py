@@ -8,8 +8,10 @@ from fbr import track
 from fbr.errors import Refusal
 from fbr.files import maps, pictures, weights
 from fbr.files.tables import write_json
+from fbr.masks.seeds import label_map
+from fbr.metrics.semantic import Confusion
 from fbr.nets.inference import multi_scale
-from fbr.stages import amn_infer, cam_training, training
+from fbr.stages import amn_infer, amn_train, cam_training, training
 from tests.reference import amn as twin
 from tests.unit.stages.conftest import ENTRIES
 
@@ -94,3 +96,36 @@ def test_a_method_in_the_wrong_block_is_refused(job, stage, cam, method, said):
     made.numbers = made.numbers.model_copy(update={"method": method})
     with pytest.raises(Refusal, match=said):
         cam_training.network(made, seeded=stage == "amn_train")
+
+
+def test_an_epoch_is_judged_by_the_maps_that_inference_would_make(second, job):
+    made, network = second(scales=[1.0], flip=False, also=None)
+    train = job("amn_train", cam="amn")
+    train.numbers = train.numbers.model_copy(update={"select": "train"})
+    for number, entry in enumerate(ENTRIES[:2]):
+        truth = np.random.default_rng(number).integers(0, 3, (entry.height, entry.width))
+        pictures.write_mask(made.data.folder / "masks" / f"{entry.id}.png", truth.astype(np.uint8))
+    entries = amn_train.known(train)
+    assert [entry.id for entry in entries] == ["a", "b"]
+    seeds = made.path("crf_refine", "seeds", cam="plain", mask="amn_seeds")
+    found = amn_train.score(train, network.train(), seeds, CPU, entries)
+    confusion, threshold = Confusion(3), train.params.cam["amn"]["toy"].cam_eval.threshold
+    for entry in entries:
+        label = torch.tensor([[float(c in entry.classes) for c in (1, 2)]])
+        image, size = made.data.image(entry)[None], (entry.height, entry.width)
+        logits = multi_scale(
+            lambda views, label=label: network.eval().maps(views, label),
+            *(image, [1.0], False, size, CPU, True),
+        )[0]
+        background = pictures.read_mask(seeds / f"{entry.id}.png") == 0
+        cam = twin.finish(logits.double().numpy(), entry.classes, background)
+        mask = label_map(cam.astype(np.float32), np.array(entry.classes, np.uint8), threshold)
+        confusion.update(mask, made.data.mask(entry))
+    assert found == pytest.approx(confusion.miou(), abs=2e-3)
+
+
+def test_a_split_without_truth_chooses_no_epoch(job):
+    train = job("amn_train", cam="amn")
+    train.numbers = train.numbers.model_copy(update={"select": "val"})
+    with pytest.raises(Refusal, match=r"amn_train.select: no image of split 'val' has ground tr"):
+        amn_train.known(train)

@@ -116,6 +116,7 @@ def train(tmp_path):
         upkeep = {"checkpoint_minutes": 60.0, "loader_threads": 2, "key": "k"}
         upkeep |= {name: options.pop(name) for name in ("key", "on_log") if name in options}
         upkeep |= {k: v for k, v in options.items() if k in upkeep}
+        judge = options.pop("judge", None)
         numbers = {k: v for k, v in options.items() if k not in upkeep}
         task = task or Task()
         history = fit(
@@ -126,6 +127,7 @@ def train(tmp_path):
             seed,
             ALONE,
             Upkeep(name="test", state=tmp_path / "state", **upkeep),
+            judge and (lambda: judge(task)),
         )
         return task.state_dict(), history
 
@@ -213,6 +215,36 @@ def test_killed_at_every_step_in_turn_equals_uninterrupted(train, monkeypatch):
             with pytest.raises(Killed):
                 train(checkpoint_minutes=1e-9)
     assert same(train(), undisturbed)
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_of_judged_epochs_the_best_is_left(train, best):
+    seen = []
+
+    def judge(task):
+        task.eval()
+        seen.append({k: v.clone() for k, v in task.state_dict().items()})
+        return 1.0 if len(seen) == best + 1 else 0.5
+
+    undisturbed, history = train()
+    found, judged = train(judge=judge)
+    assert len(seen) == 3  # nine images in batches of 4: steps 3, 5 and 7
+    assert judged == history
+    assert all(torch.equal(found[k], seen[best][k]) for k in found)
+    assert all(torch.equal(undisturbed[k], seen[-1][k]) for k in found)
+
+
+def test_the_best_epoch_is_remembered_over_a_kill(train, monkeypatch):
+    def judge(task):
+        return -task.state_dict()[next(iter(task.state_dict()))].double().sum().abs().item()
+
+    undisturbed = train(judge=judge)
+    for step in (3, 4, 6):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Run, "one_step", killing(step, {}))
+            with pytest.raises(Killed):
+                train(checkpoint_minutes=1e-9, judge=judge)
+    assert same(train(judge=judge), undisturbed)
 
 
 def test_optimiser_state_is_that_of_the_uninterrupted(train, monkeypatch, state):
