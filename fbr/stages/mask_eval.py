@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fbr.datasets.prepared import Entry
 from fbr.files import maps, pictures
-from fbr.files.tables import write_csv, write_json
+from fbr.files.tables import read_json, write_csv, write_json
 from fbr.metrics.scores import Scores
 from fbr.metrics.semantic import ThresholdCurve
 from fbr.params import MaskBlock
@@ -44,6 +44,7 @@ def score(job: Job, entries: list[Entry]) -> None:
         "split": numbers.split,
         "images": len(entries),
         "crf": block.crf_refine is not None,
+        **(instances(job, entries) if block.irn_infer else {}),
     }
     if numbers.also is not None:
         known = [e for e in job.data.split(numbers.also) if job.data.has("masks", e)]
@@ -57,6 +58,22 @@ def score(job: Job, entries: list[Entry]) -> None:
             metrics[f"images_{numbers.also}"] = len(known)
     write_json(job.out("metrics.json"), metrics)
     announce(job, metrics, per_class)
+
+
+def instances(job: Job, entries: list[Entry]) -> dict[str, float]:
+    """AP of the pseudo instances that come with IRN's masks, where the true ones are known."""
+    # Not at the top: the other masks do without torch.
+    from fbr.metrics.instance import average_precision
+    from fbr.stages.truth import true_instances
+
+    known = {entry.id: entry for entry in entries if job.data.has("instances", entry)}
+    if not known:
+        return {}
+    found = read_json(job.path("irn_infer", "instances.json"))
+    truth = true_instances(job.data, known.values())
+    scores = average_precision(truth, [r for r in found if r["image_id"] in known])
+    del scores["per_class"]
+    return scores | {"images_instances": len(known)}
 
 
 def oracle(curve: ThresholdCurve | None, block: MaskBlock) -> dict[str, float | str]:

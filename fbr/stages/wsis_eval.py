@@ -1,12 +1,10 @@
 """wsis_eval: detect the instances of the validation images and score them as COCO does."""
 
-import numpy as np
 import torch
 
-from fbr.datasets.prepared import VOID, Entry, Prepared
+from fbr.datasets.prepared import Entry
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import read_json, write_json
-from fbr.masks.instances import encode
 from fbr.metrics.instance import average_precision
 from fbr.stages import networks
 from fbr.stages.detecting import detect
@@ -14,6 +12,7 @@ from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, instance_tiles, track_overlays
 from fbr.stages.scores import announce, unscored
+from fbr.stages.truth import true_instances
 from fbr.train.processes import device
 
 
@@ -46,8 +45,7 @@ def run(job: Job) -> None:
 def score(job: Job, entries: list[Entry], detections: list[dict]) -> None:
     """AP over all images."""
     numbers = job.numbers
-    truth = [r for e in entries for r in ground_truth(job.data, e)]
-    scores = average_precision(truth, detections)
+    scores = average_precision(true_instances(job.data, entries), detections)
     per_class = [
         {"id": id, "class": job.data.classes[id], **row}
         for id, row in scores.pop("per_class").items()
@@ -64,27 +62,3 @@ def score(job: Job, entries: list[Entry], detections: list[dict]) -> None:
     }
     write_json(job.out("metrics.json"), metrics)
     announce(job, scores | {"split": numbers.split, "images": len(entries)}, per_class)
-
-
-def ground_truth(data: Prepared, entry: Entry) -> list[dict]:
-    """COCO records of an image's instances; the class of each is the one its mask shows most.
-
-    Void is a record of its own: what is found there counts neither for nor against.
-    """
-    instances, mask = data.instances(entry), data.mask(entry)
-    records = []
-    for number in np.unique(instances[(instances > 0) & (instances < VOID)]):
-        inside = instances == number
-        classes = np.bincount(mask[inside], minlength=VOID + 1)[1:VOID]
-        if classes.any():
-            records.append(
-                {
-                    "image_id": entry.id,
-                    "category_id": int(classes.argmax()) + 1,
-                    "segmentation": encode(inside),
-                }
-            )
-    void = (instances == VOID) | (mask == VOID)
-    if void.any():
-        records.append({"image_id": entry.id, "category_id": VOID, "segmentation": encode(void)})
-    return records

@@ -5,7 +5,8 @@ import pytest
 
 from fbr.datasets.prepared import Entry, write_index
 from fbr.files import pictures
-from fbr.files.tables import read_json
+from fbr.files.tables import read_json, write_json
+from fbr.masks.instances import encode
 from fbr.params import MaskEval
 from fbr.stages import mask_eval
 from fbr.track import Run
@@ -81,3 +82,21 @@ def test_another_split_is_named_and_says_how_many_images_have_a_truth(evaluated)
 
 def test_a_split_without_any_truth_has_no_score(evaluated):
     assert not [key for key in evaluated("irn", "test") if key.endswith("_test")]
+
+
+def test_pseudo_instances_are_scored_where_the_true_ones_are_known(evaluated, job):
+    made, truth = job("mask_eval", mask="irn"), np.zeros((4, 6), np.uint8)
+    truth[:, :3] = [[1], [1], [2], [2]]
+    pictures.write_mask(made.data.folder / "instances" / "a.png", truth)
+    right = [
+        {"image_id": "a", "category_id": 1, "segmentation": encode(truth == number), "score": 0.9}
+        for number in (1, 2)
+    ]
+    file = made.path("irn_infer", "instances.json")
+    for records, expected in ((right, 1.0), (right[:1], 0.5), ([], 0.0)):
+        # Of b the instances are not known, so what is found there does not count.
+        write_json(file, [*records, right[0] | {"image_id": "b", "score": 1.0}])
+        metrics = evaluated("irn", None)
+        assert metrics["AP50"] == pytest.approx(expected, abs=0.01)
+        assert metrics["images_instances"] == 1
+    assert "AP50" not in evaluated("crf", None)

@@ -21,7 +21,7 @@ from fbr.stages.irn_infer import refine
 from fbr.stages.networks import segmenter
 from fbr.stages.overlays import cam_tile
 from fbr.stages.seg_train import SegmentationTask
-from fbr.stages.wsis_eval import ground_truth
+from fbr.stages.truth import true_instances
 from fbr.stages.wsis_train import target
 from tests.checkout import ROOT
 from tests.reference import psa
@@ -107,7 +107,7 @@ def test_ground_truth_has_the_class_that_most_of_an_instance_shows(tmp_path):
     write_index(tmp_path, [entry], ["background", "cat", "dog"])
     pictures.write_mask(tmp_path / "instances" / "a.png", instances)
     pictures.write_mask(tmp_path / "masks" / "a.png", mask)
-    records = ground_truth(Prepared(tmp_path), entry)
+    records = true_instances(Prepared(tmp_path), [entry])
     # Number 4 shows the background only: no object of a class.
     assert [(r["image_id"], r["category_id"]) for r in records] == [("a", 2), ("a", 1), ("a", 255)]
     assert np.array_equal(decode(records[0]["segmentation"]), instances == 1)
