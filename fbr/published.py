@@ -57,7 +57,8 @@ class Column(Strict):
     def of(self, score: Mapping[str, Any]) -> float | None:
         """The number as it is shown; None where the score has none."""
         value = score.get(self.metric)
-        return None if value is None or not math.isfinite(value) else self.times * value
+        number = isinstance(value, int | float) and math.isfinite(value)
+        return self.times * value if number else None
 
 
 class Row(Place):

@@ -189,6 +189,8 @@ def read(folder: Path) -> dict[str, Any]:
     """metrics.json of a stage, with what run.json beside it knows; empty where there is neither."""
     score, run = folder / "metrics.json", folder / "run.json"
     found = read_json(score) if score.is_file() else {}
+    if not isinstance(found, dict):
+        raise Refusal(f'{score}: expected names and numbers, as in {{"miou": 0.7}}; mend it')
     known = read_json(run) if run.is_file() else {}
     if known.get("seconds") is not None:
         found |= {key: known.get(key) for key in FROM_RUN}

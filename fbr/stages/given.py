@@ -2,12 +2,25 @@
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from fbr.datasets.prepared import Entry
 from fbr.errors import Refusal
 from fbr.files import pictures
+from fbr.files.tables import read_json
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def described(model: Path) -> dict[str, Any]:
+    """The model.json beside a network's weights, if it tells what is asked of every network."""
+    file = model.with_name("model.json")
+    found = read_json(file)
+    known = found if isinstance(found, dict) else {}
+    for key in ("stage", "classes", "network"):
+        if key not in known:
+            raise Refusal(f"{file}: no '{key}' in it; it describes no network, train again")
+    return known
 
 
 def model(name: str) -> Path:

@@ -10,13 +10,13 @@ from fbr.cam import CAM
 from fbr.cam.fbr import Background
 from fbr.errors import Refusal, chosen
 from fbr.files import weights
-from fbr.files.tables import read_json
 from fbr.nets import backbones
 from fbr.nets.detectors import DETECTORS
 from fbr.nets.heads import Segmenter
 from fbr.nets.irn import AffinityNet
 from fbr.nets.psa import PairFeatures
 from fbr.params import Fbr, check
+from fbr.stages import given
 
 
 def cam_method(
@@ -56,7 +56,7 @@ class _Description(dict):
 def load(model: Path, device: torch.device, **limits: float) -> tuple[nn.Module, dict]:
     """Build the network of model.json, fill it from model.safetensors, ready for inference."""
     file = model.with_name("model.json")
-    described = _Description(read_json(file))
+    described = _Description(given.described(model))
     try:
         spec = described["network"]
         classes = len(described["classes"])

@@ -17,7 +17,7 @@ from fbr.files.atomic import write_bytes
 from fbr.files.resume import fingerprint
 from fbr.files.tables import read_json, write_json
 from fbr.show import overlays
-from fbr.stages import finders
+from fbr.stages import finders, given
 from fbr.stages.finders import EVALUATION, FINDERS, Finder
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import code, log
@@ -46,7 +46,7 @@ def predict(
     workspace: Workspace,
 ) -> None:
     """Write what the network finds in every photograph; what is there already is not done again."""
-    described = read_json(model.with_name("model.json"))
+    described = given.described(model)
     stage = trained_by(model, described)
     formats = FINDERS[stage]
     kind = chosen(formats, asked.format or next(iter(formats)), f"--format of a {stage} network")
@@ -68,7 +68,7 @@ def predict(
 
 def tile(model: Path, entry: Entry, image: np.ndarray, workspace: Workspace) -> np.ndarray:
     """One image (H, W, 3) with what a network of the workspace finds in it laid over."""
-    stage = trained_by(model, read_json(model.with_name("model.json")))
+    stage = trained_by(model, given.described(model))
     kind, *_ = FINDERS[stage].values()
     finder = finders.load(model, kind, numbers_of(model, stage, workspace, {}), [])
     (found,) = finder.look([entry], image[None])

@@ -104,7 +104,7 @@ def test_a_verdict_allows_the_tolerance(measured, said):
 
 @pytest.mark.parametrize(
     ("score", "obtained"),
-    [(SCORE, 71.01), ({"miou": None}, None), ({"miou": math.nan}, None), ({}, None)],
+    [(SCORE, 71.01), *((({"miou": value}), None) for value in (None, math.nan, "abc")), ({}, None)],
 )
 def test_a_column_shows_percent(score, obtained):
     assert table().columns["val"].of(score) == pytest.approx(obtained)

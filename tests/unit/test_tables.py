@@ -163,6 +163,12 @@ def test_a_score_without_the_number_is_not_measured(home, leave):
     assert cells(home)[1]["verdict"] == "not measured"
 
 
+def test_an_answer_of_another_shape_is_refused(tmp_path):
+    (tmp_path / "metrics.json").write_text("[1]")
+    with pytest.raises(Refusal, match=r"metrics.json: expected names and numbers"):
+        tables.read(tmp_path)
+
+
 def test_a_seed_of_earlier_numbers_does_not_count(home, leave, numbers):
     asked = Job("seg_eval", {"seed": "s0"} | AXES, numbers, home, threads=1).asked
     run = {"stage": "seg_eval", "asked": asked, "seconds": 3.0, "mlflow_run": None}

@@ -159,6 +159,12 @@ def test_half_a_description_is_refused(written, missing):
         networks.load(written(build(), half), CPU)
 
 
+def test_what_is_no_description_is_refused(written):
+    build, _ = BUILT["cam_train"]
+    with pytest.raises(Refusal, match=r"model.json: no 'stage' in it; it describes no network"):
+        networks.load(written(build(), []), CPU)
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_refused(written, name):
     model = written(*(part() if callable(part) else part for part in BUILT["cam_train"]))
