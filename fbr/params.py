@@ -123,7 +123,7 @@ class ToySource(Strict):
 
 
 Url = Annotated[str, Field(pattern=r"^https?://\S+/[\w.-]+$")]
-Label = Annotated[str, Field(pattern=r"^[^\s;,|]+$")]
+Label = Annotated[str, Field(pattern=r"^[^\s;,|]([^;,|\n]*[^\s;,|])?$")]
 
 
 class Archive(Strict):

@@ -61,6 +61,8 @@ def _decoded(image: str | bytes) -> np.ndarray:
     try:
         content = image if isinstance(image, bytes) else base64.b64decode(image, validate=True)
         with Image.open(io.BytesIO(content)) as picture:
+            if picture.mode.startswith(("I", "F")):  # converted, they would be cut off at 255
+                raise ValueError(f"more than 8 bits a channel, mode {picture.mode}")
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except (binascii.Error, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as e:
         raise _refused(f"found text that is no image ({e}), {EXPECTED}") from None

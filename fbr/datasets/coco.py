@@ -118,7 +118,9 @@ def _one(
             pictures.write_mask(files[0], mask)
             pictures.write_mask(files[1], instances)
         named = tuple(sorted({number[a["category_id"]] for a in annotations}))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except Refusal:
+        raise
+    except Exception as error:  # pycocotools raises one of no kind
         raise Refusal(f"{file}: image '{id}': an object of it is wrong: {error!r}") from None
     counts = np.bincount(mask.ravel(), minlength=256)
     seen = tuple((np.flatnonzero(counts[1:VOID]) + 1).tolist())

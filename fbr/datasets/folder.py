@@ -12,11 +12,12 @@ from fbr.datasets.workers import Watched, unwatched
 from fbr.errors import Refusal, nearest
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder, link
-from fbr.files.tables import read_csv
+from fbr.files.tables import read_users_csv
 from fbr.params import FolderSource
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-BETWEEN = re.compile(r"[;,|\s]+")  # of labels in one cell, and of splits
+FIRM = re.compile(r"[;,|]+")  # between labels in one cell
+BETWEEN = re.compile(r"[;,|\s]+")  # between splits
 
 
 def missing(source: FolderSource, root: Path) -> dict[str, str]:
@@ -24,11 +25,13 @@ def missing(source: FolderSource, root: Path) -> dict[str, str]:
     paths = {"images": source.images, "table": source.table}
     paths |= {"masks": source.masks} if source.masks else {}
     said = {"images": "a folder of images", "table": "a CSV of id and labels", "masks": "a folder"}
-    return {
-        key: f"{path}: no such path, expected {said[key]}"
-        for key, path in paths.items()
-        if not (root / path).exists()
-    }
+    found = {}
+    for key, path in paths.items():
+        place = root / path
+        if not (place.is_file() if key == "table" else place.is_dir()):
+            instead = "is not" if place.exists() else "no such path, expected"
+            found[key] = f"{path}: {instead} {said[key]}"
+    return found
 
 
 def inputs(source: FolderSource, root: Path) -> list[Path]:
@@ -47,14 +50,14 @@ def build(
     if lines := missing(source, root):
         raise Refusal("; ".join(lines.values()))
     table = root / source.table
-    rows = _rows(table)
+    rows = _rows(source, table)
     names = _names(source, rows, table)
     files = _files(root / source.images)
     entries, notes = [], Counter()
-    for number, (id, row) in enumerate(watched(rows.items(), "prepare", len(rows)), start=2):
+    for id, row in watched(rows.items(), "prepare", len(rows)):
         if id not in files:
             raise Refusal(
-                f"{table}: line {number}: no image of id '{id}' in {source.images}, expected "
+                f"{table}: line {row['line']}: no image of id '{id}' in {source.images}, expected "
                 f"{id}.jpg or the like.{nearest(id, files)}"
             )
         target = folders["images"] / f"{id}.jpg"
@@ -65,6 +68,11 @@ def build(
             notes["masks"] += _mask(root / source.masks / f"{id}.png", size, names, folders)
         classes = tuple(sorted({names.index(name) for name in row["labels"]}))
         entries.append(Entry(id, *size, row["splits"], classes))
+    if source.masks and not notes["masks"]:
+        raise Refusal(
+            f"{source.masks}: found no mask of any image, expected {entries[0].id}.png and the "
+            "like; without masks, leave the key away"
+        )
     found = {
         "images without a row, left out": len(files) - len(rows),
         **dict(sorted(notes.items())),
@@ -74,10 +82,10 @@ def build(
     return Built(entries, names, found)
 
 
-def _rows(table: Path) -> dict[str, dict]:
+def _rows(source: FolderSource, table: Path) -> dict[str, dict]:
     """Labels and splits by id; every image is in `train` where the CSV has no splits."""
     found: dict[str, dict] = {}
-    for number, row in enumerate(read_csv(table), start=2):
+    for number, row in read_users_csv(table):
         if row.get("id") is None or row.get("labels") is None:
             raise Refusal(
                 f"{table}: line {number} has the columns {', '.join(map(str, row))}; expected id, "
@@ -85,15 +93,32 @@ def _rows(table: Path) -> dict[str, dict]:
             )
         id = _stem(row["id"].strip())
         if not re.fullmatch(r"[\w.-]+", id) or id.startswith("."):
-            raise Refusal(f"{table}: line {number}: found the id '{id}', expected a file name")
+            raise Refusal(
+                f"{table}: line {number}: found the id '{id}', expected the name of an image, of "
+                "letters, digits, _, - and . alone; rename the file"
+            )
         if id in found:
             raise Refusal(f"{table}: line {number}: id '{id}' is there twice; keep one row")
         splits = tuple(filter(None, BETWEEN.split(row.get("split") or "train")))
-        labels = [name for name in BETWEEN.split(row["labels"]) if name]
-        found[id] = {"labels": labels, "splits": splits}
+        labels = _labels(row["labels"], source.classes or [])
+        if "background" in labels:
+            raise Refusal(
+                f"{table}: line {number}: found the label 'background', which every image has; "
+                "leave it away, or give the class another name"
+            )
+        found[id] = {"labels": labels, "splits": splits, "line": number}
     if not found:
         raise Refusal(f"{table}: no rows, expected the columns id, labels")
     return found
+
+
+def _labels(cell: str, classes: list[str]) -> list[str]:
+    """Names with ; or | between them, else with spaces; a class may have spaces in its name."""
+    cell = cell.strip()
+    if cell in classes:
+        return [cell]
+    parts = FIRM.split(cell) if FIRM.search(cell) else cell.split()
+    return [name for part in parts if (name := part.strip())]
 
 
 def _stem(name: str) -> str:
@@ -112,6 +137,11 @@ def _names(source: FolderSource, rows: dict[str, dict], table: Path) -> list[str
         if not used:
             raise Refusal(f"{table}: no image has a label, expected some under 'labels'")
         return ["background", *used]
+    if len({"background", *source.classes}) <= len(source.classes):
+        raise Refusal(
+            f"params.yaml: classes: found {', '.join(source.classes)}, expected each class once, "
+            "and no background, which has the id 0"
+        )
     for name in used:
         if name not in source.classes:
             raise Refusal(

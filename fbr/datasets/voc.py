@@ -171,7 +171,7 @@ def _first(folders: list[Path], name: str) -> Path | None:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise Refusal(f"{file}: not a list of ids; fetch it again") from None
 

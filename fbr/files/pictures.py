@@ -40,6 +40,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+DEEP = ("I", "F")  # first letters of modes whose values do not fit a byte; "I;16" is one
 ON_SIDE = {UPRIGHT[value] for value in (5, 6, 7, 8)}
 
 
@@ -112,7 +113,7 @@ def read_upright(path: Path) -> np.ndarray:
     """Decode a photograph to (H, W, 3) uint8 as viewers show it, however the camera was held."""
     with _opened(path) as picture:
         turn = _turn(picture)
-        image = picture.convert("RGB")
+        image = shallow(picture, "RGB")
         return np.array(image if turn is None else image.transpose(turn))
 
 
@@ -152,7 +153,16 @@ def is_grey(path: Path) -> bool:
 
 def _decode(path: Path, mode: str | None) -> np.ndarray:
     with _opened(path) as picture:
-        return _indices(picture, path) if mode is None else np.array(picture.convert(mode))
+        return _indices(picture, path) if mode is None else np.array(shallow(picture, mode))
+
+
+def shallow(picture: Image.Image, mode: str) -> Image.Image:
+    """Convert to RGB or grey; Pillow would cut deeper values off instead of scaling them."""
+    if picture.mode.startswith(DEEP):
+        raise ValueError(
+            f"more than 8 bits a channel (mode {picture.mode}); save it with 8 and run again"
+        )
+    return picture.convert(mode)
 
 
 def _indices(picture: Image.Image, path: Path) -> np.ndarray:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +56,31 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise Refusal(f"{path}: missing; run the stage that writes it") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise Refusal(f"{path}: not valid CSV ({error}); delete it and rerun its stage") from None
+
+
+def read_users_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table that somebody wrote, as spreadsheets save it, too.
+
+    Cells may be separated by commas, semicolons or tabs; a row with more cells than the header
+    would lose some.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+            for row in reader:
+                if None in row:
+                    raise Refusal(
+                        f"{path}: line {reader.line_num} has more cells than the header; put "
+                        "several labels into one cell, with | between them"
+                    )
+                yield reader.line_num, {key.strip(): value for key, value in row.items()}
+    except FileNotFoundError:
+        raise Refusal(f"{path}: missing, expected a CSV") from None
+    except IsADirectoryError:
+        raise Refusal(f"{path}: is a folder, expected a CSV") from None
+    except csv.Error as error:
+        raise Refusal(f"{path}: not valid CSV ({error}); mend it") from None
+    except UnicodeDecodeError:
+        raise Refusal(f"{path}: is no text in UTF-8; save it as that") from None

@@ -84,7 +84,9 @@ def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
         ("id,labels\na,cat\na,dog\n", "line 3: id 'a' is there twice"),
         ("name,labels\na,cat\n", "line 2 has the columns name, labels; expected id, labels"),
         ("id,labels\na\n", "line 2 has the columns"),
-        ("id,labels\n../a,cat\n", r"line 2: found the id '\.\./a', expected a file name"),
+        ("id,labels\n../a,cat\n", r"line 2: found the id '\.\./a', expected the name of an im"),
+        ("id,labels\n\n\na,cat,dog\n", "line 4 has more cells than the header; put several"),
+        ("id,labels\na,background\n", "line 2: found the label 'background', which every im"),
         ("id,labels\na,\n", "no image has a label"),
         ("", "no rows, expected the columns id, labels"),
     ],
@@ -92,6 +94,61 @@ def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
 def test_a_wrong_table_is_refused(mine, build, table, said):
     (mine / "labels.csv").write_text(table)
     with pytest.raises(Refusal, match=f"labels.csv: {said}"):
+        build()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "\ufeffid,labels\r\na,dog;cat\r\n",
+        "id;labels\na;cat|dog\n",
+        "id\tlabels\na\tcat dog\n",
+        'id , labels\na,"cat,dog"\n',
+    ],
+)
+def test_a_table_as_spreadsheets_save_it_is_read(mine, build, table):
+    (mine / "labels.csv").write_text(table, encoding="utf-8")
+    entries, names, _ = build()
+    assert [(e.id, e.classes) for e in entries] == [("a", (1, 2))]
+    assert names == ["background", "cat", "dog"]
+
+
+def test_a_table_in_another_encoding_is_refused(mine, build):
+    (mine / "labels.csv").write_bytes("id,labels\na,bär\n".encode("latin-1"))
+    with pytest.raises(Refusal, match=r"labels.csv: is no text in UTF-8; save it as that"):
+        build()
+
+
+def test_a_class_may_have_a_space_in_its_name(mine, build):
+    (mine / "labels.csv").write_text("id,labels\na,traffic light\nb,dog;traffic light\nc,dog\n")
+    entries, _, _ = build(classes=["dog", "traffic light"])
+    assert [e.classes for e in entries] == [(2,), (1, 2), (1,)]
+
+
+@pytest.mark.parametrize("classes", [["cat", "cat", "dog"], ["background", "cat", "dog"]])
+def test_classes_that_would_shift_the_ids_are_refused(build, classes):
+    with pytest.raises(Refusal, match=r"classes: found .*, expected each class once, and no back"):
+        build(classes=classes)
+
+
+def test_masks_of_other_names_are_refused(mine, build):
+    pictures.write_mask(mine / "masks" / "a_mask.png", np.zeros(SIZE, np.uint8))
+    with pytest.raises(Refusal, match=r"mine/masks: found no mask of any image, expected a\.png"):
+        build(masks="mine/masks", classes=["cat", "dog"])
+
+
+def test_what_is_a_file_where_a_folder_is_expected_is_refused(build):
+    said = r"labels.csv: is not a folder of images; mine: is not a CSV of id and labels"
+    with pytest.raises(Refusal, match=said):
+        build(images="mine/labels.csv", table="mine")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_more_than_eight_bits_are_refused_and_not_cut_off(mine, build, kind):
+    name = "b.png" if kind == np.uint16 else "b.tif"
+    (mine / "images" / "b.png").unlink()
+    Image.fromarray(np.full(SIZE, 300, kind)).save(mine / "images" / name)
+    with pytest.raises(Refusal, match=r"more than 8 bits a channel \(mode [IF].*save it with 8"):
         build()
 
 
