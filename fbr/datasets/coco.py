@@ -103,7 +103,7 @@ def _one(
     id = task.image.stem
     photograph = folders["images"] / f"{id}.jpg"
     link(task.image, photograph)
-    if (found := pictures.read_size(photograph)) != task.size:
+    if (found := pictures.whole_size(photograph)) != task.size:
         raise Refusal(
             f"{file}: image '{id}' is {task.size[1]}x{task.size[0]} here, its file {found[1]}x"
             f"{found[0]}; fetch both again"

@@ -274,7 +274,7 @@ def _one(
     """Write all of one image; return its row of the index, and what was odd about it."""
     id, notes = task.id, []
     link(task.image, images / f"{id}.jpg")
-    size = pictures.read_size(images / f"{id}.jpg")
+    size = pictures.whole_size(images / f"{id}.jpg")
     seen: tuple[int, ...] = ()
     if task.mask:
         mask, repaired = _mask(task.mask, size)

@@ -30,6 +30,7 @@ def voc_palette() -> np.ndarray:
 
 PALETTE = voc_palette().tobytes()
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
+JPEG_END, SPARE = b"\xff\xd9", 64  # the mark, and bytes that a careless program leaves behind it
 ORIENTATION = 0x0112  # EXIF's tag of how the camera was held, and what undoes each value
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,6 +128,17 @@ def read_size(path: Path) -> tuple[int, int]:
     """(H, W) of a picture as it is stored, from its header alone."""
     with _opened(path) as picture:
         return picture.height, picture.width
+
+
+def whole_size(path: Path) -> tuple[int, int]:
+    """`read_size` of a JPEG, which is refused if it is cut short."""
+    size = read_size(path)
+    with path.open("rb") as file:
+        file.seek(-min(SPARE, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        ended = JPEG_END in file.read()
+    if not ended:  # or much lies behind its end: only its pixels can tell
+        read_image(path)
+    return size
 
 
 def upright_size(path: Path) -> tuple[int, int]:

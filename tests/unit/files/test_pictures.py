@@ -214,3 +214,17 @@ class TestStrangersIds:
         Image.new("RGB", (3, 2), (1, 2, 3)).save(file)
         with pytest.raises(Refusal, match="id 'a' has the colour #010203"):
             pictures.read_ids(file)
+
+
+@pytest.mark.parametrize("behind", [0, 10, 1000])
+def test_a_photograph_that_is_cut_short_has_no_size(tmp_path, behind):
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    pictures.write_jpeg(path, noise)
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(behind))
+    assert pictures.whole_size(path) == (40, 60)
+    path.write_bytes(content[: len(content) // 2] + bytes(behind))
+    if behind < 1000:  # so many zeros pass for pixels, and libjpeg ends the file by itself
+        with pytest.raises(Refusal, match=r"a.jpg: cannot be read as a picture"):
+            pictures.whole_size(path)
