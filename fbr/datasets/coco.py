@@ -108,7 +108,6 @@ def _one(
             f"{file}: image '{id}' is {task.size[1]}x{task.size[0]} here, its file {found[1]}x"
             f"{found[0]}; fetch both again"
         )
-    pictures.check_whole(photograph)
     annotations = objects(file, task.spans)
     files = [folders[name] / f"{id}.png" for name in ("masks", "instances")]
     try:

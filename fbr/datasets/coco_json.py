@@ -144,7 +144,7 @@ class Instances:
                         categories[value["id"]] = _utf8(value["name"])
             if lacking := {"images", "annotations", "categories"} - keys:
                 raise ValueError(f"no '{min(lacking)}'")
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refusal(
                 f"{file}: not COCO's instance annotations ({error!r}); fetch it again"
             ) from None

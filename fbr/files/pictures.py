@@ -31,8 +31,6 @@ def voc_palette() -> np.ndarray:
 PALETTE = voc_palette().tobytes()
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
 JPEG_END, SPARE = b"\xff\xd9", 64  # the mark, and bytes that a careless program leaves behind it
-JPEG_END = b"\xff\xd9"
-TAIL = 1024  # bytes in which it is looked for: cameras put some behind it
 ORIENTATION = 0x0112  # EXIF's tag of how the camera was held, and what undoes each value
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,15 +68,6 @@ def _ended(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(END), os.SEEK_END)
         return file.read() == END
-
-
-def check_whole(path: Path) -> None:
-    """Refuse a JPEG that is cut off; it is decoded only where its end is not seen."""
-    with path.open("rb") as file:
-        file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        ended = JPEG_END in file.read()
-    if not ended:
-        read_image(path)
 
 
 def read_ids(path: Path) -> tuple[np.ndarray, str | None]:

@@ -72,7 +72,8 @@ def test_images_come_by_id_with_their_objects(tmp_path, monkeypatch, ascii):
         '{"images": [{"id": 1}]}',
         '{"images": [], "annotations": []}',
         '{"images": [1 2], "annotations": [], "categories": []}',
-        '{"images": [{"id": 1, "file_name": 3, "height": 1, "width": 1}',
+        '{"images": [{"id": 1, "file_name": 3, "height": 1, "width": 1}'
+        '], "annotations": [], "categories": []}',
         '{"images": [{"id": "a", "file_name": "a", "height": 1, "width": 1}'
         '], "annotations": [{"image_id": "a"}], "categories": []}',
     ],
