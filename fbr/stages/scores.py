@@ -4,6 +4,7 @@ import math
 
 from fbr import published
 from fbr.datasets.prepared import Entry
+from fbr.errors import Refusal
 from fbr.files.tables import write_csv, write_json
 from fbr.stages.job import Job, log
 
@@ -21,7 +22,14 @@ def unscored(job: Job, split: str, entries: list[Entry], kind: str = "masks") ->
 
     Where some images have it, all must: a score of a part would pass for one of the whole.
     """
-    if any(job.data.has(kind, entry) for entry in entries):
+    lacking = [entry.id for entry in entries if not job.data.has(kind, entry)]
+    if lacking and len(lacking) < len(entries):
+        raise Refusal(
+            f"{job.data.folder / kind}: found {len(entries) - len(lacking)} of the {len(entries)} "
+            f"images of split '{split}', not that of id '{lacking[0]}'; expected all or none: add "
+            "them, or put what has none into a split of its own"
+        )
+    if entries and not lacking:
         return False
     for file in job.workspace.outputs(job.stage, job.axes).values():
         if file.suffix == ".csv":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fbr.datasets.prepared import Entry, write_index
+from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.tables import read_json, write_json
 from fbr.masks.instances import encode
@@ -100,3 +101,12 @@ def test_pseudo_instances_are_scored_where_the_true_ones_are_known(evaluated, jo
         assert metrics["AP50"] == pytest.approx(expected, abs=0.01)
         assert metrics["images_instances"] == 1
     assert "AP50" not in evaluated("crf", None)
+
+
+def test_a_split_of_which_half_is_known_is_refused(evaluated, job):
+    evaluated("irn", None)
+    made = job("mask_eval", mask="irn")
+    made.numbers = MaskEval(split="train_aug", also=None)
+    said = r"masks: found 2 of the 3 images of split 'train_aug', not that of id 'c'; expected all"
+    with pytest.raises(Refusal, match=said):
+        mask_eval.run(made)
