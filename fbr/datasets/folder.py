@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from fbr.params import FolderSource
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FIRM = re.compile(r"[;,|]+")  # between labels in one cell
 BETWEEN = re.compile(r"[;,|\s]+")  # between splits
+# What an id may not hold: it is part of file names, of patterns and of MLflow's paths.
+ODD = re.compile(r"^\.|[/\\*?\[\]#%\x00-\x1f\x7f-\x9f]")
 
 
 def missing(source: FolderSource, root: Path) -> dict[str, str]:
@@ -53,6 +56,7 @@ def build(
     rows = _rows(source, table)
     names = _names(source, rows, table)
     files = _files(root / source.images)
+    masks = _masks(root, source.masks, rows) if source.masks else {}
     entries, notes = [], Counter()
     for id, row in watched(rows.items(), "prepare", len(rows)):
         if id not in files:
@@ -64,18 +68,16 @@ def build(
         if note := _image(files[id], target):
             notes[note] += 1
         size = pictures.read_size(target)
-        if source.masks:
-            notes["masks"] += _mask(root / source.masks / f"{id}.png", size, names, folders)
+        if id in masks:
+            _mask(masks[id], folders["masks"] / f"{id}.png", size, names)
+            notes["masks"] += 1
         classes = tuple(sorted({names.index(name) for name in row["labels"]}))
         entries.append(Entry(id, *size, row["splits"], classes))
-    if source.masks and not notes["masks"]:
-        raise Refusal(
-            f"{source.masks}: found no mask of any image, expected {entries[0].id}.png and the "
-            "like; without masks, leave the key away"
-        )
     found = {
+        "classes": ", ".join(names[1:]),
         "images without a row, left out": len(files) - len(rows),
         **dict(sorted(notes.items())),
+        **_partly(entries, masks),
     }
     if source.saliency:
         found["saliency"] = saliency.add(root / source.saliency, entries, folders["saliency"])
@@ -85,22 +87,24 @@ def build(
 def _rows(source: FolderSource, table: Path) -> dict[str, dict]:
     """Labels and splits by id; every image is in `train` where the CSV has no splits."""
     found: dict[str, dict] = {}
-    for number, row in read_users_csv(table):
+    listed = list(read_users_csv(table))
+    firm = any(FIRM.search(row.get("labels") or "") for _, row in listed)
+    for number, row in listed:
         if row.get("id") is None or row.get("labels") is None:
             raise Refusal(
                 f"{table}: line {number} has the columns {', '.join(map(str, row))}; expected id, "
                 "labels, and split where there are several"
             )
-        id = _stem(row["id"].strip())
-        if not re.fullmatch(r"[\w.-]+", id) or id.startswith("."):
+        id = _stem(_composed(row["id"]))
+        if not id or ODD.search(id):
             raise Refusal(
-                f"{table}: line {number}: found the id '{id}', expected the name of an image, of "
-                "letters, digits, _, - and . alone; rename the file"
+                f"{table}: line {number}: found the id {id!r}, expected the name of an image, "
+                "without a dot in front and without / \\ * ? [ ] # %; rename the file"
             )
         if id in found:
             raise Refusal(f"{table}: line {number}: id '{id}' is there twice; keep one row")
         splits = tuple(filter(None, BETWEEN.split(row.get("split") or "train")))
-        labels = _labels(row["labels"], source.classes or [])
+        labels = _labels(row["labels"], firm, source.classes or [])
         if "background" in labels:
             raise Refusal(
                 f"{table}: line {number}: found the label 'background', which every image has; "
@@ -112,13 +116,18 @@ def _rows(source: FolderSource, table: Path) -> dict[str, dict]:
     return found
 
 
-def _labels(cell: str, classes: list[str]) -> list[str]:
-    """Names with ; or | between them, else with spaces; a class may have spaces in its name."""
-    cell = cell.strip()
-    if cell in classes:
+def _labels(cell: str, firm: bool, classes: list[str]) -> list[str]:
+    """Names with ; or | between them where any cell of the column has one, else with spaces."""
+    cell = _composed(cell)
+    if cell in map(_composed, classes):  # one name that may have spaces
         return [cell]
-    parts = FIRM.split(cell) if FIRM.search(cell) else cell.split()
+    parts = FIRM.split(cell) if firm else cell.split()
     return [name for part in parts if (name := part.strip())]
+
+
+def _composed(text: str) -> str:
+    """A name in the one form of its accents: file systems and editors write them in two."""
+    return normalize("NFC", text.strip())
 
 
 def _stem(name: str) -> str:
@@ -136,30 +145,62 @@ def _names(source: FolderSource, rows: dict[str, dict], table: Path) -> list[str
             )
         if not used:
             raise Refusal(f"{table}: no image has a label, expected some under 'labels'")
+        for name in used:
+            if " " in name and {*name.split()} <= {*used}:
+                raise Refusal(
+                    f"{table}: found the label '{name}', and its words as labels of their own; put "
+                    "; between them as elsewhere in the table, or name the classes in params.yaml"
+                )
         return ["background", *used]
-    if len({"background", *source.classes}) <= len(source.classes):
+    classes = [_composed(name) for name in source.classes]
+    if len({"background", *classes}) <= len(classes):
         raise Refusal(
-            f"params.yaml: classes: found {', '.join(source.classes)}, expected each class once, "
+            f"params.yaml: classes: found {', '.join(classes)}, expected each class once, "
             "and no background, which has the id 0"
         )
     for name in used:
-        if name not in source.classes:
+        if name not in classes:
             raise Refusal(
-                f"{table}: found the label '{name}', expected one of {', '.join(source.classes)}."
-                f"{nearest(name, source.classes)}"
+                f"{table}: found the label '{name}', expected one of {', '.join(classes)}."
+                f"{nearest(name, classes)}"
             )
-    return ["background", *source.classes]
+    return ["background", *classes]
 
 
 def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in ENDINGS:
-            if path.stem in found:
-                raise Refusal(
-                    f"{path}: {found[path.stem].name} has the same id; rename one of them"
-                )
-            found[path.stem] = path
+            id = _composed(path.stem)
+            if id in found:
+                raise Refusal(f"{path}: {found[id].name} has the same id; rename one of them")
+            found[id] = path
+    return found
+
+
+def _masks(root: Path, folder: str, rows: dict[str, dict]) -> dict[str, Path]:
+    """Masks by id; a folder that has none of any image is refused."""
+    files = sorted(path.name for path in (root / folder).iterdir())
+    found = {_composed(name[:-4]): root / folder / name for name in files if name.endswith(".png")}
+    if not found.keys() & rows.keys():
+        first = f", the first of which is {files[0]}" if files else ""
+        raise Refusal(
+            f"{folder}: found no mask of any image among {len(files)} files{first}; expected "
+            f"{next(iter(rows))}.png and the like; without masks, leave the key away"
+        )
+    return found
+
+
+def _partly(entries: list[Entry], masks: dict[str, Path]) -> dict[str, str]:
+    """Splits of which some images have masks and some have none."""
+    found = {}
+    for split in sorted({split for entry in entries for split in entry.splits}):
+        has = [entry.id in masks for entry in entries if split in entry.splits]
+        if any(has) and not all(has):
+            found[f"masks of {split}"] = (
+                f"{sum(has)} of {len(has)}, so the split cannot be scored; to score these, give "
+                "them a split of their own"
+            )
     return found
 
 
@@ -173,12 +214,8 @@ def _image(file: Path, target: Path) -> str | None:
     return "images converted to JPEG" if upright else "images turned upright"
 
 
-def _mask(
-    file: Path, size: tuple[int, int], names: list[str], folders: dict[str, PartialFolder]
-) -> bool:
-    """Take over the mask of an image, if there is one."""
-    if not file.is_file():
-        return False
+def _mask(file: Path, target: Path, size: tuple[int, int], names: list[str]) -> None:
+    """Take over the mask of an image."""
     mask = pictures.read_mask(file)
     if mask.shape != size:
         raise Refusal(
@@ -186,5 +223,4 @@ def _mask(
             f"{size[1]}x{size[0]}; give it a mask of its size"
         )
     mask = checked_ids(mask, len(names) - 1, file)
-    pictures.write_mask(folders["masks"] / file.name, np.ascontiguousarray(mask))
-    return True
+    pictures.write_mask(target, np.ascontiguousarray(mask))

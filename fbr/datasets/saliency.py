@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from unicodedata import normalize
 
 from fbr.datasets.prepared import Entry
 from fbr.errors import Refusal
@@ -48,7 +49,7 @@ def _files(folder: Path) -> dict[tuple[str, str], Path]:
     if not folder.is_dir():
         raise Refusal(f"{folder}: no such folder, expected saliency maps in it")
     return {
-        (path.stem, path.suffix.lower()): path
+        (normalize("NFC", path.stem), path.suffix.lower()): path
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in ENDINGS
     }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fbr.errors import Refusal
 from fbr.files.archives import LARGEST, Wary, read_to_end
-from fbr.files.pictures import PALETTE
+from fbr.files.pictures import END, PALETTE
 
 SPARE = 1000  # members beyond the masks, folders and strays, that are still looked at
 
@@ -90,7 +90,9 @@ def _wrong(content: bytes, size: tuple[int, int], wanted: Wanted) -> str | None:
                 return "has another palette than VOC's"
             highest = picture.getextrema()[1]
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            picture.verify()  # checksums, to the last chunk; nothing can be decoded after it
+            picture.verify()  # checksums, to the last chunk but one; then nothing can be decoded
+        if END not in content:
+            raise ValueError("cut off at its end")
     except Exception as error:  # Pillow names a broken picture in a dozen ways
         return f"cannot be read as PNG ({error})"
     if highest > wanted.foreground:

@@ -1,5 +1,8 @@
 """The user's own images and CSV."""
 
+import shutil
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +52,7 @@ def test_images_and_labels_are_taken_over(mine, build, tmp_path):
         ("c", ("train",), (2,)),
     ]
     assert found == {
+        "classes": "cat, dog",
         "images without a row, left out": 1,
         "images converted to JPEG": 1,
         "images turned upright": 1,
@@ -73,6 +77,7 @@ def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
     pictures.write_grey(mine / "sal" / "a_sal.png", truth)
     found = build(masks="mine/masks", saliency="mine/sal", classes=["cat", "dog"]).found
     assert found["masks"] == 1
+    assert found["masks of train"].startswith("1 of 3, so the split cannot be scored; to score")
     assert found["saliency"] == {"train": "1 of 3"}
     assert np.array_equal(pictures.read_mask(tmp_path / "data" / "masks.partial" / "a.png"), truth)
 
@@ -125,6 +130,58 @@ def test_a_class_may_have_a_space_in_its_name(mine, build):
     assert [e.classes for e in entries] == [(2,), (1, 2), (1,)]
 
 
+def test_a_separator_anywhere_in_the_column_leaves_spaces_to_names(mine, build):
+    (mine / "labels.csv").write_text("id,labels\na,traffic light\nb,dog;traffic light\nc,dog\n")
+    entries, names, found = build()
+    assert names == ["background", "dog", "traffic light"]
+    assert [e.classes for e in entries] == [(2,), (1, 2), (1,)]
+    assert found["classes"] == "dog, traffic light"
+
+
+def test_spaces_and_separators_between_the_same_names_are_refused(mine, build):
+    (mine / "labels.csv").write_text("id,labels\na,cat dog\nb,cat;dog\n")
+    with pytest.raises(Refusal, match="found the label 'cat dog', and its words as labels of the"):
+        build()
+
+
+@pytest.mark.parametrize("id", ["with space", "par(1)", "plus+a", "it's, a;b", "Bär", "猫"])
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_ordinary_file_names_are_ids(mine, build, tmp_path, id, listed, stored):
+    name = normalize(stored, id)
+    (mine / "images" / "a.jpg").rename(mine / "images" / f"{name}.jpg")
+    pictures.write_mask(mine / "masks" / f"{name}.png", np.ones(SIZE, np.uint8))
+    pictures.write_grey(mine / "sal" / f"{name}.png", np.ones(SIZE, np.uint8))
+    (mine / "labels.csv").write_text(f'id,labels\n"{normalize(listed, id)}.jpg",cat\n')
+    built = build(masks="mine/masks", saliency="mine/sal", classes=["cat"])
+    assert [e.id for e in built.entries] == [id]
+    assert built.found["saliency"] == {"train": "1 of 1"}
+    data = tmp_path / "data"
+    for file in (
+        f"images.partial/{id}.jpg",
+        f"masks.partial/{id}.png",
+        f"saliency.partial/{id}.png",
+    ):
+        assert (data / file).is_file()
+
+
+@pytest.mark.parametrize("id", [".a", "a/b", "a\\b", "a*", "a?", "[a]", "a#1", "50%", "a\x1b", ""])
+def test_ids_that_files_or_patterns_cannot_hold_are_refused_in_one_line(mine, build, id):
+    (mine / "labels.csv").write_text(f"id,labels\n{id},cat\n")
+    with pytest.raises(Refusal, match=r"line 2: found the id .*, without a dot in front") as said:
+        build()
+    assert str(said.value).isprintable()
+
+
+def test_names_that_differ_in_how_accents_are_stored_are_one(mine, build):
+    for form in ("NFC", "NFD"):
+        shutil.copy2(mine / "images" / "a.jpg", mine / "images" / f"{normalize(form, 'ä')}.jpg")
+    with pytest.raises(Refusal, match="has the same id; rename one of them"):
+        build()
+    (mine / "images" / f"{normalize('NFD', 'ä')}.jpg").unlink()
+    (mine / "labels.csv").write_text(f"id,labels\na,{normalize('NFD', 'bär')}\n")
+    assert build(classes=["bär"]).entries[0].classes == (1,)
+
+
 @pytest.mark.parametrize("classes", [["cat", "cat", "dog"], ["background", "cat", "dog"]])
 def test_classes_that_would_shift_the_ids_are_refused(build, classes):
     with pytest.raises(Refusal, match=r"classes: found .*, expected each class once, and no back"):
@@ -133,8 +190,21 @@ def test_classes_that_would_shift_the_ids_are_refused(build, classes):
 
 def test_masks_of_other_names_are_refused(mine, build):
     pictures.write_mask(mine / "masks" / "a_mask.png", np.zeros(SIZE, np.uint8))
-    with pytest.raises(Refusal, match=r"mine/masks: found no mask of any image, expected a\.png"):
+    with pytest.raises(
+        Refusal, match=r"of any image among 1 files, .* a_mask\.png; expected a\.png"
+    ):
         build(masks="mine/masks", classes=["cat", "dog"])
+    (mine / "masks" / "a_mask.png").unlink()
+    with pytest.raises(Refusal, match="mine/masks: found no mask of any image among 0 files; exp"):
+        build(masks="mine/masks", classes=["cat", "dog"])
+
+
+def test_a_split_whose_images_all_have_masks_is_not_remarked_on(mine, build):
+    pictures.write_mask(mine / "masks" / "a.png", np.zeros(SIZE, np.uint8))
+    table = "id,labels,split\na,cat,train scored\nb,dog,train\n"
+    (mine / "labels.csv").write_text(table)
+    found = build(masks="mine/masks", classes=["cat", "dog"]).found
+    assert [key for key in found if key.startswith("masks of")] == ["masks of train"]
 
 
 def test_what_is_a_file_where_a_folder_is_expected_is_refused(build):

@@ -127,6 +127,12 @@ def test_nothing_is_missing_from_a_whole_devkit(devkit):
     assert voc.missing(source(), devkit.parent) == {}
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(devkit, folders):
+    file = devkit / "ImageSets" / "Segmentation" / "train.txt"
+    file.write_text("\ufeffa\n", encoding="utf-8")
+    assert build(devkit, folders).entries[0].splits == ("train", "train_aug")
+
+
 def test_lists_without_ids_are_refused(devkit, folders):
     lists = devkit / "ImageSets" / "Segmentation"
     for name in LISTS:

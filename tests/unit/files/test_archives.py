@@ -1,9 +1,11 @@
 """Archives of strangers: what is right is unpacked whole, all else is one line and no file."""
 
+import gzip
 import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -199,6 +201,21 @@ def test_a_bomb_is_refused(tmp_path, folder, name):
     archive = MAKERS[name](tmp_path / name, {"kit/zeros": b"\0" * 5_000_000})
     with pytest.raises(Refusal, match="more than 50 times its size"):
         unpack(archive, folder)
+    assert nothing_but(archive, folder)
+
+
+def test_a_header_of_zeros_without_end_is_not_read(tmp_path, folder):
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.XHDTYPE, 3 * archives.LARGEST
+    archive = tmp_path / "a.tgz"
+    with gzip.open(archive, "wb", 1) as raw:
+        raw.write(header.tobuf(tarfile.USTAR_FORMAT) + bytes(header.size))
+    tracemalloc.start()
+    with pytest.raises(Refusal, match="a header claims 50331648 bytes"):
+        unpack(archive, folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < archives.LARGEST
     assert nothing_but(archive, folder)
 
 

@@ -1,5 +1,7 @@
 """Pictures: what is written is read, and what cannot be read names its image."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +72,27 @@ def test_a_photograph_of_any_mode_gives_three_channels(tmp_path, mode):
     file = tmp_path / "a.tif"
     Image.fromarray(PHOTOGRAPH).convert(mode).save(file)
     assert pictures.read_image(file).shape == PHOTOGRAPH.shape
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+@pytest.mark.parametrize("read", [pictures.read_image, pictures.read_upright, pictures.read_grey])
+def test_more_than_eight_bits_are_refused(tmp_path, mode, read):
+    file = tmp_path / "a.tif"
+    Image.new(mode, (3, 2), 300).save(file)
+    with pytest.raises(Refusal, match=f"more than 8 bits a channel .mode {mode}.; save it with 8"):
+        read(file)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_more_than_eight_bits_are_refused_when_served(mode):
+    from mlflow.exceptions import MlflowException
+
+    from fbr import served
+
+    content = BytesIO()
+    Image.new(mode, (3, 2), 300).save(content, format="TIFF")
+    with pytest.raises(MlflowException, match=f"more than 8 bits a channel, mode {mode}"):
+        served._decoded(content.getvalue())
 
 
 def test_a_photograph_comes_back_nearly(tmp_path):

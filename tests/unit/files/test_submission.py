@@ -229,6 +229,50 @@ def test_an_archive_that_is_cut_off_is_told(archive, part):
     assert "cannot be read as a tar archive, or no further" in found(archive)[-1]
 
 
+@pytest.mark.parametrize("bytes_gone", [1, 4, 8, 12, 30])
+def test_an_archive_without_its_last_bytes_is_told(archive, bytes_gone):
+    content = packed(archive, **FINE).read_bytes()
+    archive.write_bytes(content[:-bytes_gone])
+    assert "cannot be read as a tar archive, or no further" in found(archive)[-1]
+
+
+def test_an_archive_with_a_wrong_checksum_is_told(archive):
+    content = bytearray(packed(archive, **FINE).read_bytes())
+    content[-8] ^= 1
+    archive.write_bytes(content)
+    assert "cannot be read as a tar archive, or no further" in found(archive)[-1]
+
+
+def test_what_goes_on_without_end_behind_the_end_mark_is_not_read(archive):
+    content = packed(archive, mode="w", **FINE).read_bytes()
+    with gzip.open(archive, "wb", 1) as raw:
+        raw.write(content)
+        for _ in range(70):
+            raw.write(bytes(1 << 20))
+    (line,) = spending(archive)
+    assert "it goes on behind its end mark" in line
+
+
+@pytest.mark.parametrize("bytes_gone", [1, 4, 12, 16, 20])
+def test_a_mask_without_its_last_bytes_is_told(archive, bytes_gone):
+    (line,) = found(packed(archive, **FINE | {"a": FINE["a"][:-bytes_gone]}))
+    assert line.startswith(f"{INSIDE}/a.png cannot be read as PNG (")
+
+
+def test_a_mask_with_a_wrong_checksum_is_told(archive):
+    spoilt = bytearray(FINE["a"])
+    spoilt[-13] ^= 1  # the last byte of the pixels' checksum, before the twelve of IEND
+    (line,) = found(packed(archive, **FINE | {"a": bytes(spoilt)}))
+    assert line.startswith(f"{INSIDE}/a.png cannot be read as PNG (")
+
+
+def test_a_long_name_is_packed_too(archive, tmp_path):
+    name = "n" * 150
+    pictures.write_mask(tmp_path / "pred" / f"{name}.png", np.zeros((4, 6), np.uint8))
+    pack(archive, tmp_path / "pred", [name], INSIDE)
+    assert list(problems(archive, Wanted(INSIDE, {name: (4, 6)}, foreground=2))) == []
+
+
 def test_a_missing_archive_is_refused(tmp_path):
     with pytest.raises(Refusal, match=r"no\.tar\.gz: not found"):
         list(problems(tmp_path / "no.tar.gz", WANTED))
