@@ -36,10 +36,15 @@ def test_both_engines_run_two_rounds_and_each_believes_the_other(tmp_path):
     assert checkout.engine(folder, "dvc", "status", "-q").returncode == 0
 
 
-def test_with_fbr_it_runs_behind_plain_and_brings_about_nothing_else(tmp_path):
+def chosen_by_truth(blocks: dict) -> None:
+    blocks["cam"]["amn_fbr"]["toy"]["amn_train"]["select"] = "train"
+
+
+def test_with_fbr_it_runs_behind_plain_and_brings_about_nothing_else(tmp_path, caplog):
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy2(checkout.ROOT / name, tmp_path)
     checkout.edit(tmp_path / "params.yaml", tiny.shrink)
+    checkout.edit(tmp_path / "params.yaml", chosen_by_truth)
     results = tmp_path / "results/toy/s0"
     target = "results/toy/s0/amn_fbr/cam_eval/metrics.json"
     stages, blocks = pipeline.load(tmp_path / "dvc.yaml"), params.read(tmp_path / "params.yaml")
@@ -49,6 +54,7 @@ def test_with_fbr_it_runs_behind_plain_and_brings_about_nothing_else(tmp_path):
             assert cli.main([stage.name, *(axes[axis] for axis in stage.axes)]) == 0
     ran = {str(file.parent.relative_to(results)) for file in results.rglob("run.json")}
     assert ran == {*(f"plain/{s}" for s in FIRST), *(f"amn_fbr/{s}" for s in SECOND)}
+    assert "the best before it -inf" in caplog.text
     metrics = read_json(tmp_path / target)
     assert 0 < metrics["miou"] <= metrics["miou_oracle"]
     assert metrics["scales"] == [1.0, 1.5]
