@@ -4,12 +4,13 @@ Each view gives every class a prototype. A pixel is drawn to the prototype of it
 other view's (cross-prototype), by the other view's seeds (cross-CAM), and within its view, there by
 hard pixels and semi-hard negatives.
 
-Two things differ from the released code. A class that no image of the batch shows has no prototype
-here, where that code averages whatever pixels score least badly; and the background's is weighted
-by how little the classes score, where that code's are all alike.
+In `mode: intent` a class has a prototype where an image of the batch shows it, and the background's
+is weighted by how little the classes score. In `mode: released` all have one, as in the released
+code: an image stands for classes that it does not show as well, and the background, which scores
+alike everywhere, is the mean of whatever pixels come first.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,7 @@ class Ppc(Seam):
     views = 2
 
     class Options(Seam.Options):
+        mode: Literal["intent", "released"] = "intent"  # of prototypes, see above
         salience: Salience | None  # none: on SEAM
         projection: Count | None  # D; none takes the φ_fg of the FBR that it carries
         temperature: Positive
@@ -150,11 +152,17 @@ class Ppc(Seam):
 
     def _side(self, pixels: Tensor, scores: Tensor, labels: Tensor) -> Side:
         with torch.no_grad():
-            classes = shares(scores[:, 1:]).flatten(2) * labels[:, :, None]
+            every = shares(scores[:, 1:]).flatten(2)
+            classes = every * labels[:, :, None]
             ground = torch.full_like(classes[:, :1], self.numbers.seed_background)
             seeds = torch.cat([ground, classes], 1).argmax(1)
+            if self.numbers.mode == "released":
+                # Never 0, so that a class which scores nowhere has a prototype, too.
+                weight = torch.cat([ground, every], 1).clamp(min=TINY)
+            else:
+                weight = torch.cat([1 - classes.amax(1, keepdim=True), classes], 1)
             top = max(1, pixels.shape[1] // self.numbers.prototype_part)
-            centres, known = prototypes(gathered(classes), gathered(pixels.detach()), top)
+            centres, known = prototypes(gathered(weight), gathered(pixels.detach()), top)
         unit = F.normalize(pixels.flatten(0, 1), dim=1)
         return Side(unit, seeds.flatten(), F.normalize(centres, dim=1), known)
 
@@ -180,13 +188,11 @@ class Ppc(Seam):
         )
 
 
-def prototypes(classes: Tensor, pixels: Tensor, top: int) -> tuple[Tensor, Tensor]:
+def prototypes(scores: Tensor, pixels: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """P (1+K, D), and which of them there are: means of the `top` best pixels, weighted by score.
 
-    classes (B, K, N) in 0…1, 0 where an image does not show the class; pixels (B, N, D). The
-    background scores 1 less the best class.
+    scores (B, 1+K, N) in 0…1; pixels (B, N, D). A class that scores nowhere has none.
     """
-    scores = torch.cat([1 - classes.amax(1, keepdim=True), classes], 1)
     best, index = scores.transpose(0, 1).flatten(1).topk(top)
     chosen = pixels.reshape(-1, pixels.shape[2])[index]
     weight = best.sum(1, keepdim=True)

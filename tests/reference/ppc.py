@@ -24,17 +24,33 @@ def _best(values):
 
 def prototypes(shares, pixels, top):
     """Σ s z / Σ s over the `top` best positions of each of 1+K classes, or None."""
-    centres = []
-    for c in range(1 + shares.shape[1]):
-        scored = []
-        for image, own in zip(shares, pixels, strict=True):
-            for i, z in enumerate(own):
-                score = image[c - 1, i] if c else 1 - max(image[:, i])
-                scored.append((float(score), z))
-        scored = sorted(scored, key=lambda pair: -pair[0])[:top]
-        total = sum(score for score, _ in scored)
-        centres.append(sum(score * z for score, z in scored) / total if total > 0 else None)
-    return centres
+    ground = [[1 - max(image[:, i]) for i in range(image.shape[1])] for image in shares]
+    return [
+        _centre([own[c - 1] for own in shares] if c else ground, pixels, top)
+        for c in range(1 + shares.shape[1])
+    ]
+
+
+def released_prototypes(maps, pixels, top, background):
+    """The same with maps of every class, shown or not, and a background that scores one number."""
+    shares = [[stretched(m) for m in image] for image in maps]
+    ground = [[background] * pixels.shape[1] for _ in pixels]
+    return [
+        _centre([own[c - 1] for own in shares] if c else ground, pixels, top)
+        for c in range(1 + maps.shape[1])
+    ]
+
+
+def _centre(scores, pixels, top):
+    """Of scores and pixels of every image, the weighted mean of the best `top` positions."""
+    scored = [
+        (float(score), z)
+        for own, image in zip(scores, pixels, strict=True)
+        for score, z in zip(own, image, strict=True)
+    ]
+    scored = sorted(scored, key=lambda pair: -pair[0])[:top]
+    total = sum(score for score, _ in scored)
+    return sum(score * z for score, z in scored) / total if total > 0 else None
 
 
 def contrast(pixel, label, centres, temperature, negatives=None):

@@ -1,5 +1,7 @@
 """PPC: its contrasts from what two views see, on SEAM and on EPS, alone and with FBR's banks."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,10 +45,18 @@ def by_hand(network, pair, given):
     pixels = [(leaf @ weight.mT).clamp(min=0) for leaf in leaves]
     read = [twin.seeds(r.double().flatten(2)[:, 1:], labels, n.seed_background) for _, r in pair]
     top = pixels[0].shape[1] // n.prototype_part
-    centres = [
-        twin.prototypes(shares, z.detach(), top)
-        for (shares, _), z in zip(read, pixels, strict=True)
-    ]
+    if n.mode == "released":
+        centres = [
+            twin.released_prototypes(
+                r.double().flatten(2)[:, 1:], z.detach(), top, n.seed_background
+            )
+            for (_, r), z in zip(pair, pixels, strict=True)
+        ]
+    else:
+        centres = [
+            twin.prototypes(shares, z.detach(), top)
+            for (shares, _), z in zip(read, pixels, strict=True)
+        ]
     seeds = [found.flatten().tolist() for _, found in read]
     flat = [z.flatten(0, 1) for z in pixels]
 
@@ -88,7 +98,33 @@ def by_hand(network, pair, given):
 def test_contrasts_and_gradients_are_the_equations(foreground_only, seed):
     network, given = made(foreground_only=foreground_only), batch(2, CLASSES, seed=seed)
     given["label"] = torch.tensor([[1.0, 1, 0], [1, 0, 1]])
-    pair = [(features.requires_grad_(), refined) for features, refined in views(seed)]
+    check(network, given, views(seed))
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0, 0], [1, 1, 0], [0, 0, 0]])
+def test_as_released_every_class_has_a_prototype(labels):
+    """Of one image and all its positions: which of equal scores come first is anyone's guess."""
+    network, given = made(mode="released", prototype_part=1), batch(1, CLASSES)
+    given["label"] = torch.tensor([labels])
+    check(network, given, [(f[:1], r[:1]) for f, r in views()])
+
+
+def test_as_released_the_background_is_the_mean_of_some_pixels():
+    network, given = made(mode="released", prototype_part=4), batch(2, CLASSES)
+    (features, refined), _ = views()
+    refined[:, 2] = 0  # scores nowhere, and has a prototype all the same
+    pixels = network._projected(features)
+    side = network._side(pixels, refined, given["label"])
+    assert side.known.all()
+    pairs = itertools.combinations(pixels.detach().flatten(0, 1), 2)  # two are a fourth of nine
+    means = F.normalize(torch.stack([(one + other) / 2 for one, other in pairs]), dim=1)
+    for prototype in side.prototypes[[0, 2]]:
+        assert (prototype - means).abs().amax(1).min() < 1e-6
+
+
+def check(network, given, pair):
+    """Losses and gradients of a network are those by hand."""
+    pair = [(features.requires_grad_(), refined) for features, refined in pair]
     found = network._contrasts(pair, given)
     expected, exact = by_hand(network, [(f.detach(), r) for f, r in pair], given)
     assert found.keys() == expected.keys()
@@ -109,7 +145,8 @@ def test_prototypes_are_weighted_means_of_the_best(top):
     torch.manual_seed(0)
     shares, pixels = torch.rand(2, CLASSES, 9), torch.randn(2, 9, 5)
     shares[:, 1] = 0
-    found, known = prototypes(shares, pixels, top)
+    ground = 1 - shares.amax(1, keepdim=True)
+    found, known = prototypes(torch.cat([ground, shares], 1), pixels, top)
     expected = twin.prototypes(shares.double(), pixels.double(), top)
     assert known.tolist() == [True, True, False, True]
     for centre, other in zip(found, expected, strict=True):
