@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.fbr_step import DEVICE, SETTINGS, batch_of, resident, timed, trainer
 from fbr.nets.aspp import Aspp
+from fbr.nets.precision import autocast
 
 METHODS = ("plain", "eps", "amn", "seam", "ppc_seam", "ppc_eps")
 LAYERS = (nn.Conv2d, nn.Linear, Aspp)
@@ -85,7 +86,7 @@ def replay(calls):
     """Each layer forward and backward by itself; of a backbone, the last level has the gradient."""
     for layer, given, wanted in calls:
         layer.zero_grad()
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with autocast(DEVICE.type, True):
             seen = layer(given.requires_grad_(wanted))
         last = seen if isinstance(seen, Tensor) else seen[-1]
         if last.requires_grad:

@@ -25,6 +25,7 @@ from fbr.cam import seeds as reading
 from fbr.datasets import toy
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
+from fbr.nets.precision import autocast, has_bfloat16
 from fbr.stages.networks import cam_method
 from fbr.train.processes import keep_memory
 
@@ -70,7 +71,8 @@ class Setting:
         coarse = torch.randn(images, 1 + CLASSES, 5, 5, generator=generator)
         scores = 2 * F.interpolate(coarse, size=(grid, grid), mode="bicubic")
         scores[:, 1:] -= 3 * (1 - label)[:, :, None, None]
-        kind = torch.float32 if given else torch.bfloat16  # as autocast leaves a backbone
+        lean = not given and has_bfloat16(DEVICE.type)
+        kind = torch.bfloat16 if lean else torch.float32  # as autocast leaves a backbone
         features = torch.empty(images, channels, grid, grid, dtype=kind)
         features = features.to(memory_format=torch.channels_last)
         features.normal_(generator=generator).relu_()
@@ -80,7 +82,7 @@ class Setting:
 
     def losses(self):
         self.batch["step"] += 1
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with autocast(DEVICE.type, True):
             return self.module(self.features, self.scores, self.batch)
 
     def step(self):
@@ -90,7 +92,7 @@ class Setting:
 
     def projections(self):
         """Forward and backward of the two projections alone."""
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with autocast(DEVICE.type, True):
             torch.cat(self.module.project(self.features)).sum().backward()
         self.features.grad = None
 
@@ -364,7 +366,7 @@ def trainer(recipe, batch, fbr):
 
     def step():
         given = batch | now | {"image": normalise(batch["image"])}
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with autocast(DEVICE.type, True):
             losses = network(given)
         backward(losses)
         optimizer.step()

@@ -23,6 +23,7 @@ from fbr.datasets.transforms import BILINEAR, NEAREST, RandomGeometry
 from fbr.files import pictures
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
+from fbr.nets.precision import autocast
 
 PADDING = np.array([124, 116, 104], np.uint8)
 BATCH = 32
@@ -94,7 +95,7 @@ def taken(side, threads):
     for step in range(1 + STEPS):
         if step == 1:
             start = perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", True):
             loss = network(batch)["classification"]
         loss.backward()
         optimizer.step()

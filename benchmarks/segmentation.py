@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from fbr import params
 from fbr.nets import backbones
 from fbr.nets.inputs import normalise
+from fbr.nets.precision import autocast
 from fbr.params import Way
 from fbr.stages import training
 from fbr.stages.networks import segmenter
@@ -90,7 +91,7 @@ def stepping(numbers, data):
             run.close_interval()  # reads the losses, so waits for the device
 
         def bare():
-            with torch.autocast(processes.device.type, torch.bfloat16, numbers.bfloat16):
+            with autocast(processes.device.type, numbers.bfloat16):
                 outputs = network.outputs(images)
             sum(logits.float().mean() for logits in outputs.values()).backward()
             network.zero_grad()
@@ -123,7 +124,7 @@ def show_inference(name, numbers, data, size, way, steps):
         predicting = applied(network, SETTINGS.data["voc"].submit, {})
 
         def bare():
-            with torch.autocast(place.type, torch.bfloat16, numbers.bfloat16):
+            with autocast(place.type, numbers.bfloat16):
                 return [network(view).float().cpu() for view in views]
 
         def predict():

@@ -49,6 +49,7 @@ def _machine(workspace: Workspace) -> Iterator[tuple[str, str]]:
     yield "packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found.items())
     yield "CRF", _crf()
     yield "GPU", _gpu()
+    yield "numbers", _precision()
     address = os.environ.get("MLFLOW_TRACKING_URI", "mlflow.db in this folder")
     yield "MLflow", re.sub(r"//[^/@]*@", "//", address)
     yield "disk", f"{shutil.disk_usage(workspace.root).free / 1e9:.0f} GB free"
@@ -74,6 +75,16 @@ def _gpu() -> str:
         return "none; stages run on the CPU"
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return "; ".join(result.stdout.strip().splitlines()) or "none that answers"
+
+
+def _precision() -> str:
+    import torch
+
+    from fbr.nets.precision import has_bfloat16
+
+    if has_bfloat16("cuda" if torch.cuda.is_available() else "cpu"):
+        return "bfloat16 in networks, unless a recipe says no"
+    return "float32: here bfloat16 would only be emulated, and slow"
 
 
 def _check_pipeline(stages: list[pipeline.Stage], blocks: dict, workspace: Workspace) -> None:

@@ -278,7 +278,7 @@ class Training(Strict):
     power: NotNegative  # of the poly schedule; 0 keeps the learning rate constant
     warmup: Annotated[int, Field(ge=0)] = 0
     clip: Positive | None = None  # largest norm of the gradient
-    bfloat16: bool = True
+    bfloat16: bool = True  # where the device has it
     log_every: Count
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbr.nets.inputs import normalise
+from fbr.nets.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def several(
         flip = any(way.flip for way in ways if scale in way.scales)
         batch = torch.cat([resized, resized.flip(3)]) if flip else resized
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(device.type, bfloat16):
             maps = network(batch).float()
         plain, mirrored = maps[: len(images)], maps[len(images) :]
         for number, way in enumerate(ways):

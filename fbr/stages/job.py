@@ -210,7 +210,18 @@ class _Record:
 
 
 def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_gpu()}"
+    device = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{device}{_precision()}{_gpu()}"
+
+
+def _precision() -> str:
+    """Said where numbers differ from those of the usual machine."""
+    if (torch := sys.modules.get("torch")) is None:
+        return ""
+    from fbr.nets.precision import has_bfloat16
+
+    known = has_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
+    return "" if known else ", no bfloat16"
 
 
 def _gpu() -> str:

@@ -24,6 +24,7 @@ from fbr.files import weights
 from fbr.files.tables import write_csv, write_json
 from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
+from fbr.nets.precision import has_bfloat16
 from fbr.params import Network, Training
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit
@@ -159,12 +160,14 @@ def train(
         on_log=lambda step, row: job.run.metrics({k: row[k] for k in row if k != "step"}, step),
     )
     count = sum(p.numel() for p in network.parameters())
+    lacking = numbers.bfloat16 and not has_bfloat16(processes.device.type)
     log.info(
-        "%s: %d images, %.2f M parameters, %s",
+        "%s: %d images, %.2f M parameters, %s%s",
         job.stage,
         len(source.ids),
         count / 1e6,
         processes.device,
+        " in float32, it has no bfloat16" if lacking else "",
     )
     parameters = groups(network, heads, numbers)
     history = fit(network, parameters, source, numbers, job.seed, processes, upkeep, judge)

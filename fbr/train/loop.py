@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fbr.datasets.loader import Batch, Loader, Order, Sample
 from fbr.errors import Refusal
 from fbr.nets.inputs import normalise
+from fbr.nets.precision import autocast
 from fbr.params import Training
 from fbr.train import checkpoint
 from fbr.train.processes import Processes, share_statistics
@@ -207,7 +208,7 @@ class _Run:
         }
         tensors["image"] = normalise(tensors["image"])
         now = {"step": self.step, "seed": self.seed, "logged": self.logged(self.step + 1)}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bfloat16):
+        with autocast(device.type, self.training.bfloat16):
             losses: Losses = self._module(tensors | now)
         return {name: self._mean(value) for name, value in losses.items()}
 

@@ -66,7 +66,8 @@ def test_a_pixel_is_an_image():
     assert torch.allclose(maps, normalise(torch.from_numpy(pixel)).expand(1, 3, 2, 2))
 
 
-def test_the_network_sees_both_sides_at_once_in_bfloat16():
+def test_the_network_sees_both_sides_at_once_in_bfloat16(monkeypatch):
+    monkeypatch.setattr("fbr.nets.precision.has_bfloat16", lambda kind: True)
     seen = []
 
     def network(images):
