@@ -68,7 +68,7 @@ def read_users_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
             for row in reader:
                 if None in row:
                     raise Refusal(

@@ -93,6 +93,7 @@ def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
         ("id,labels\n\n\na,cat,dog\n", "line 4 has more cells than the header; put several"),
         ("id,labels\na,background\n", "line 2: found the label 'background', which every im"),
         ("id,labels\na,\n", "no image has a label"),
+        ('id,labels\n"a,cat\nb,dog\n', r"not valid CSV \(unexpected end of data\); mend it"),
         ("", "no rows, expected the columns id, labels"),
     ],
 )
