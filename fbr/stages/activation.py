@@ -20,6 +20,7 @@ from fbr.stages.overlays import Tiles, cam_tile, track_overlays
 from fbr.train.processes import device
 
 STRIDE = 4
+MOST = 0.5  # share of images whose empty maps are worth a word
 
 Mean = Callable[..., Tensor]  # (network, size=…) → mean over scales and flips, (1, C, *size)
 
@@ -46,11 +47,19 @@ def write_maps(
         device=here,
         bfloat16=described["bfloat16"],
     )
+    empty = 0
     for entry, image in counted(read_ahead(todo, job.data.image), job.stage, len(todo)):
         keys = np.array(entry.classes, np.uint8)
         ids = torch.from_numpy(keys).long().to(here)
         cam = make(network, partial(mean, images=image[None]), entry, ids).cpu().numpy()
         maps.write(folder / f"{entry.id}.npz", maps.Maps(keys, cam, (entry.height, entry.width)))
+        empty += bool(entry.classes) and not cam.any()
+    if empty > MOST * len(todo):
+        log.warning(
+            "%s: the maps of %d of %d images are zero everywhere; the training may have broken "
+            "down, its losses are in %s",
+            *(job.stage, empty, len(todo), job.path("cam_train", "history")),
+        )
     folder.finish()
 
     def tiles(entry: Entry) -> Tiles:

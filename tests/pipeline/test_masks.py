@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from fbr import params, pipeline, track
 from fbr.datasets.prepared import Prepared
@@ -88,3 +89,19 @@ def test_psa_trains_by_its_three_losses(folder):
     history = folder / "results/toy/s0/plain/psa/psa_train/history.csv"
     columns = history.read_text().splitlines()[0].split(",")
     assert {"affinity_bg", "affinity_fg", "affinity_neg"} <= {*columns}
+
+
+def test_maps_that_a_broken_training_leaves_empty_are_told(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    name, axes = behind("none")["cam_infer"]
+    job = Job(name, axes, params.load(tmp_path / "params.yaml"), Workspace(tmp_path), threads=1)
+    job.run = track.Run(0)
+    importlib.import_module(f"fbr.stages.{name}").run(job)
+    assert "zero everywhere" not in caplog.text
+    model = job.path("cam_train", "model")
+    tensors = load_file(model)
+    tensors["classify.weight"] = -tensors["classify.weight"].abs()
+    save_file(tensors, model)
+    importlib.import_module(f"fbr.stages.{name}").run(job)
+    assert "the maps of 8 of 8 images are zero everywhere" in caplog.text
+    assert str(job.path("cam_train", "history")) in caplog.text
