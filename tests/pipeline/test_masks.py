@@ -100,7 +100,7 @@ def test_maps_that_a_broken_training_leaves_empty_are_told(folder, tmp_path, cap
     assert "zero everywhere" not in caplog.text
     model = job.path("cam_train", "model")
     tensors = load_file(model)
-    tensors["classify.weight"] = -tensors["classify.weight"].abs()
+    tensors["classify.weight"] = -abs(tensors["classify.weight"])
     save_file(tensors, model)
     importlib.import_module(f"fbr.stages.{name}").run(job)
     assert "the maps of 8 of 8 images are zero everywhere" in caplog.text
