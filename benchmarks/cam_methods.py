@@ -2,7 +2,8 @@
 
 The passes: forward and backward of the backbone, once a view, and of every layer with weights
 behind it, on what they are given in a step; no loss, no optimiser. Each method has a process of its
-own, for its memory: first without FBR, then with it, which takes more.
+own, for its memory: first without FBR, then with it, which takes more; with FBR a step is shown in
+times the step without, and in times its passes, the projections among them.
 
     python -m benchmarks.cam_methods [--full]
 
@@ -102,7 +103,7 @@ def main(full=False):
         f"batch {recipe.batch}, crop {recipe.crop}; ms"
     )
     print(f"{'':<12}{'passes':>8}{'step':>8}{'times':>7}{'img/s':>8}{'MB':>7}   with FBR", end="")
-    print(f"{'times':>12}{'img/s':>8}{'MB':>7}")
+    print(f"{'times':>12}{'passes':>8}{'img/s':>8}{'MB':>7}")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
         for name in METHODS:
             alone, carried = fresh.submit(both, name, full).result()
@@ -110,6 +111,7 @@ def main(full=False):
                 f"{name:<12}{alone.passes:8.0f}{alone.step:8.0f}{alone.step / alone.passes:7.2f}"
                 f"{1000 * alone.images / alone.step:8.1f}{alone.memory:7.0f}"
                 f"{carried.step:11.0f}{carried.step / alone.step:12.2f}"
+                f"{carried.step / carried.passes:8.2f}"
                 f"{1000 * carried.images / carried.step:8.1f}{carried.memory:7.0f}",
                 flush=True,
             )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
@@ -32,6 +32,7 @@ class Eps(Plain):
 
     def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
         super().__init__(backbone, 1 + classes, options)
+        nn.init.xavier_uniform_(self.classify.weight)
         self.salience: Salience = options
 
     def look(self, batch: dict) -> Seen:

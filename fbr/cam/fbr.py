@@ -67,18 +67,30 @@ class Background(nn.Module):
             self.phi_bg.requires_grad_(behind)
 
     def forward(
-        self, features: Tensor, scores: Tensor, batch: dict, maps: Tensor | None = None
+        self,
+        features: Tensor,
+        scores: Tensor,
+        batch: dict,
+        maps: Tensor | None = None,
+        grid: torch.Size | None = None,
     ) -> Losses:
         """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
         features (B, L, h, w); scores (B, 1+K, h, w); maps (B, K, h, w), of the classes before they
         were refined, none if scores hold them; batch: image (B, 3, H, W), label (B, K), the
         numbers step and seed; logged: whether values are watched (they are where it is not told),
-        with companions (B, H, W) where the data has them.
+        with companions (B, H, W) where the data has them. grid: of projections and scores where
+        they are clustered and contrasted; L_seg and L_sim keep to the features' own.
         """
-        labels, weight = batch["label"], self.numbers.weight
-        z, u = self.project(features)
+        labels, weight, own = batch["label"], self.numbers.weight, features.shape[2:]
+        grid = own if grid is None else grid
+        z, u = whole = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
+            if maps is None:
+                maps = scores[:, 1:]
+            if grid != own:
+                z, u = (reading.resized(p.mT.unflatten(2, own), grid).flatten(2).mT for p in whole)
+                scores = reading.resized(scores, grid)
             found = self.read(scores, z.detach(), batch)
             draws = Draws(batch["seed"], batch["step"], features.device)
             regions, count = self._remember(u, found.label, labels, draws)
@@ -86,16 +98,14 @@ class Background(nn.Module):
             if weight.l_fb or weight.l_if or weight.l_pix:
                 losses |= self._contrasts(z, found, labels, draws)
             if weight.l_seg:
-                maps = scores[:, 1:] if maps is None else maps
-                losses["l_seg"] = self._segmentation(u, maps, labels)
+                losses["l_seg"] = self._segmentation(whole[1], maps, labels)
             if weight.l_sim:
-                losses["l_sim"] = mean_cosine(z, u)
+                losses["l_sim"] = mean_cosine(*whole)
             for name in losses:
                 begun = batch["step"] >= getattr(self.numbers.from_step, name)
                 losses[name] = losses[name] * (getattr(weight, name) * begun)
             if batch.get("logged", True):
-                size = features.shape[2:]
-                losses |= self._watched(u, found.label, size, regions, count, batch)
+                losses |= self._watched(u, found.label, grid, regions, count, batch)
             return losses
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from fbr.cam.eps import Salience, salience_loss
 from fbr.cam.fbr import Background, Draws, gathered, here, processes
 from fbr.cam.method import Method, Seen
-from fbr.cam.seam import Seam, View, resized, shares
-from fbr.cam.seeds import TINY
+from fbr.cam.seam import Seam, View, shares
+from fbr.cam.seeds import TINY, resized
 from fbr.errors import Refusal
 from fbr.losses.contrast import class_mean
 from fbr.losses.prototypes import hard_pixels, prototype_entropy, semi_hard_entropy
@@ -88,16 +88,10 @@ class Ppc(Seam):
         losses = self.compare(*pair, batch["label"])
         if self.numbers.salience is not None:
             losses["saliency"] = self._salience(pair, batch)
-        size = pair[1].features.shape[2:]
-        whole, small = (
-            tuple(
-                resized(part, size)
-                for part in (view.features, view.refined, view.maps[:, self.first :])
-            )
-            for view in pair
-        )
-        losses |= self._contrasts([whole[:2], small[:2]], batch)
-        return Seen(losses, *whole, (small,))
+        grid = pair[1].features.shape[2:]
+        losses |= self._contrasts([(v.features, v.refined) for v in pair], batch, grid)
+        whole, small = ((v.features, v.refined, v.maps[:, self.first :]) for v in pair)
+        return Seen(losses, *whole, (small,), grid)
 
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """With saliency, the classifier's own maps, which have learnt the background as well."""
@@ -105,6 +99,9 @@ class Ppc(Seam):
             return super().activate(images)
         features = self.backbone(images)[-1]
         return self.classify(features).softmax(1)[:, 1:], features
+
+    def finish(self, found: Tensor, keys: Tensor) -> Tensor:
+        return Method.finish(self, found, keys) if self.saliency else super().finish(found, keys)
 
     def _salience(self, pair: tuple[View, View], batch: dict) -> Tensor:
         """EPS's loss of maps and refined maps, a mean over the views."""
@@ -117,13 +114,15 @@ class Ppc(Seam):
         ]
         return sum(total) / 2
 
-    def _contrasts(self, views: list[tuple[Tensor, Tensor]], batch: dict) -> Losses:
+    def _contrasts(
+        self, views: list[tuple[Tensor, Tensor]], batch: dict, grid: torch.Size
+    ) -> Losses:
         """Features (B, L, h, w) and refined maps (B, 1+K, h, w) of two views, on one grid."""
         device = views[0][0].device
-        pixels = [self._projected(features) for features, _ in views]
+        pixels = [resized(self._projected(features), grid) for features, _ in views]
         with torch.autocast(device.type, enabled=False):
             sides = [
-                self._side(own, scores, batch["label"])
+                self._side(own.flatten(2).mT, resized(scores, grid), batch["label"])
                 for own, (_, scores) in zip(pixels, views, strict=True)
             ]
             crossed = list(zip(sides, reversed(sides), strict=True))
@@ -139,7 +138,7 @@ class Ppc(Seam):
         return {n: value * getattr(self.numbers.weight, n) / 2 for n, value in losses.items()}
 
     def _projected(self, features: Tensor) -> Tensor:
-        """Z (B, N, D), not negative, float32."""
+        """Z (B, D, h, w), not negative, float32."""
         project = self.project
         if project is None:
             if self.background is None:
@@ -148,7 +147,7 @@ class Ppc(Seam):
                     "fbr block whose projection ppc shares"
                 )
             project = self.background.phi_fg
-        return project(features).relu().float().flatten(2).mT
+        return project(features).relu().float()
 
     def _side(self, pixels: Tensor, scores: Tensor, labels: Tensor) -> Side:
         with torch.no_grad():

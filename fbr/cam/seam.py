@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
-from fbr.cam.seeds import TINY, stretched
+from fbr.cam.seeds import TINY, resized, stretched
 from fbr.errors import Refusal
 from fbr.losses.classification import multilabel_soft_margin
 from fbr.losses.equivariance import (
@@ -50,6 +50,7 @@ class Seam(Plain):
         hard_share: Share  # of an image's values that ECR looks at, those that differ most
         levels: Levels  # of the backbone, that tell which pixels look alike
         level_widths: Counts  # channels that each is narrowed to
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of whole channels of the features
 
         @model_validator(mode="after")
         def _a_width_each(self) -> "Seam.Options":
@@ -67,6 +68,7 @@ class Seam(Plain):
         nn.init.xavier_uniform_(self.classify.weight)
         self.first = int(with_background)  # channel of the first class
         self.side, self.hard_share = options.view, options.hard_share
+        self.dropout = nn.Dropout2d(options.dropout)
         self.levels = options.levels
         if min(options.levels) < -len(backbone.channels):
             raise Refusal(
@@ -88,12 +90,13 @@ class Seam(Plain):
 
     def see(self, images: Tensor) -> View:
         levels = self.backbone(images)
-        maps = self.classify(levels[-1])
+        features = self.dropout(levels[-1])
+        maps = self.classify(features)
         with torch.no_grad():
             classes = maps[:, self.first :].float().relu()
             classes = best_alone(classes / (classes.amax((2, 3), keepdim=True) + TINY))
         refined = self.correlate(classes, images, [levels[level] for level in self.levels])
-        return View(levels[-1], maps, refined)
+        return View(features, maps, refined)
 
     def compare(self, whole: View, small: View, labels: Tensor) -> dict[str, Tensor]:
         """Losses of both views, compared where the small one has its positions; labels (B, K)."""
@@ -101,8 +104,8 @@ class Seam(Plain):
         with_ground = F.pad(shown, (0, 0, 0, 0, 1, 0), value=1)
         size = small.maps.shape[2:]
         views = (whole, small)
-        maps = [shares(resized(view.maps[:, self.first :], size)) * shown for view in views]
-        refined = [shares(resized(view.refined, size)) * with_ground for view in views]
+        maps = [resized(shares(view.maps[:, self.first :]), size) * shown for view in views]
+        refined = [resized(shares(view.refined), size) * with_ground for view in views]
         scores = [self.pooled(view.features)[:, self.first :] for view in views]
         classified = [multilabel_soft_margin(score, labels) for score in scores]
         least = [least_activation(view.refined[:, 1:] * shown) for view in views]
@@ -123,6 +126,12 @@ class Seam(Plain):
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         view = self.see(images)
         return view.refined[:, 1:], view.features
+
+    def finish(self, found: Tensor, keys: Tensor) -> Tensor:
+        """Refined maps from their least to their largest value: a mean is nowhere next to 0."""
+        if self.background is not None and self.background.numbers.maps != "cam":
+            return super().finish(found, keys)
+        return shares(found[None, keys - 1])[0]
 
 
 class Correlation(nn.Module):
@@ -165,10 +174,3 @@ def correlated(maps: Tensor, looks: Tensor) -> Tensor:
 def shares(maps: Tensor) -> Tensor:
     """Maps (B, C, h, w), rectified, each from its own least and largest value to 0…1."""
     return stretched(maps.float().relu().flatten(2)).view(maps.shape)
-
-
-def resized(maps: Tensor, size: torch.Size) -> Tensor:
-    """(B, C, H, W) → (B, C, *size), bilinear; as they are where the size is theirs."""
-    if maps.shape[2:] == size:
-        return maps
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -6,6 +6,7 @@ Grids come flat: N positions an image, B images. Scores s have channel 0 for the
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fbr.params import Fbr
@@ -129,3 +130,10 @@ def draw_pixels(chance: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:
     step = (uniform[1] * count[pick]).long()
     step = step.minimum((count[pick] - 1).clamp(min=0))
     return order[(start[pick] + step).clamp(max=len(labels) - 1)]
+
+
+def resized(maps: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, H, W) → (B, C, *size), bilinear; as they are where the size is theirs."""
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -1,7 +1,6 @@
 """amn_train: train a CAM network on image labels and on the confident seeds of another CAM."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,11 +10,9 @@ from fbr.datasets.loader import Sample
 from fbr.datasets.prepared import VOID, Entry
 from fbr.datasets.transforms import NEAREST, Geometry
 from fbr.errors import Refusal
-from fbr.masks.seeds import label_map
 from fbr.metrics.semantic import Confusion
 from fbr.nets.inference import multi_scale
 from fbr.stages import cam_training, training
-from fbr.stages.activation import seeded_cam
 from fbr.stages.images import read_ahead
 from fbr.stages.job import Job
 from fbr.train.processes import joined
@@ -39,7 +36,7 @@ def run(job: Job) -> None:
         inputs = [job.path("prepare", "index"), job.path("prepare", "images"), seeds]
         judge = None
         if job.numbers.select is not None:
-            judge = partial(score, job, network, seeds, processes.device, known(job))
+            judge = partial(score, job, network, processes.device, known(job))
             inputs.append(job.path("prepare", "masks"))
         training.train(job, processes, network, network.head, source, inputs, judge=judge)
 
@@ -53,28 +50,31 @@ def known(job: Job) -> list[Entry]:
             f"params.yaml: {job.section}.select: no image of split '{split}' has ground truth; "
             "without this key the last epoch is kept"
         )
+    if job.numbers.fbr is not None and job.numbers.fbr.maps != "cam":
+        raise Refusal(
+            f"params.yaml: {job.section}.select: found fbr.maps '{job.numbers.fbr.maps}', expected "
+            "'cam': epochs are told apart by the network's own background; leave one of them out"
+        )
     return found
 
 
 @torch.inference_mode()
-def score(
-    job: Job, network: Seeded, seeds: Path, device: torch.device, entries: list[Entry]
-) -> float:
-    """mIoU of the maps as they are, at one scale and the threshold of cam_eval."""
+def score(job: Job, network: Seeded, device: torch.device, entries: list[Entry]) -> float:
+    """mIoU of the likeliest of the background and an image's classes, at one scale."""
     network.eval()
-    threshold = job.params.cam[job.axes["cam"]][job.axes["data"]].cam_eval.threshold
     confusion = Confusion(len(job.data.classes))
     for entry, image in read_ahead(entries, job.data.image):
-        mean = partial(
-            multi_scale,
-            images=image[None],
+        label = torch.zeros(1, job.data.foreground, device=device)
+        label[0, [key - 1 for key in entry.classes]] = 1
+        (logits,) = multi_scale(
+            partial(network.maps, label=label),
+            image[None],
             scales=[1.0],
             flip=False,
+            size=(entry.height, entry.width),
             device=device,
             bfloat16=job.numbers.bfloat16,
         )
-        keys = np.array(entry.classes, np.uint8)
-        ids = torch.from_numpy(keys).long().to(device)
-        cam = seeded_cam(job.data, seeds, network, mean, entry, ids).cpu().numpy()
-        confusion.update(label_map(cam, keys, threshold), job.data.mask(entry))
+        keys = np.array([0, *entry.classes], np.uint8)
+        confusion.update(keys[logits[keys.tolist()].argmax(0).cpu()], job.data.mask(entry))
     return confusion.miou()

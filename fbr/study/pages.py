@@ -31,6 +31,7 @@ OF_LABELS = {  # of masks and predictions
     "fp": "over",
     "fn": "under",
 }
+BOTH = {"miou": "mIoU", "miou_oracle": "oracle"}  # of further splits, too
 _OPEN, _CLOSE = r"<!-- study:(\S+) -->", "<!-- /study -->"
 _SECTION = re.compile(rf"({_OPEN}\n).*?({_CLOSE})", re.DOTALL)
 
@@ -92,7 +93,10 @@ def shown(table: plan.Table, scores: Scores) -> Table:
     named = SHARES if maps else OF_LABELS
     shares = {k: name for k, name in named.items() if k in always or any(k in r for r in runs)}
     others = sorted({split for run in runs for split in _others(run)})
-    shares |= {f"miou_{split}": f"mIoU, {split}" for split in others}
+    further = {
+        f"{key}_{split}": f"{name}, {split}" for split in others for key, name in BOTH.items()
+    }
+    shares |= {k: name for k, name in further.items() if any(k in run for run in runs)}
     columns = [table.swept or "row", "seeds", *shares.values()]
     gains = {"miou": "mIoU", **{f"miou_{split}": split for split in others}}
     if table.baseline:
@@ -136,7 +140,8 @@ def _others(run: Mapping[str, Any]) -> list[str]:
 def _further(scores: Mapping[str, Scores]) -> list[str]:
     """Keys of the scores on further splits, or in further ways."""
     runs = [run for table in scores.values() for row in table.values() for run in row.values()]
-    return sorted({f"miou_{split}" for run in runs for split in _others(run)})
+    keys = {f"{key}_{split}" for run in runs for split in _others(run) for key in BOTH}
+    return sorted(key for key in keys if any(key in run for run in runs))
 
 
 def _gain(ours: Mapping[str, Mapping], theirs: Mapping[str, Mapping], key: str) -> str | None:

@@ -189,7 +189,7 @@ def views_alone(processes: Processes) -> dict:
         ]
         label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
         batch = {"label": label[own], "step": step, "seed": 3}
-        losses = method._contrasts(views, batch)
+        losses = method._contrasts(views, batch, torch.Size([5, 7]))
         seen = Seen(losses, *views[0], None, ((*views[1], None),))
         with patch.object(method, "look", lambda batch, seen=seen: seen):
             found = method(batch)

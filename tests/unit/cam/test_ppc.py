@@ -113,7 +113,7 @@ def test_as_released_the_background_is_the_mean_of_some_pixels():
     network, given = made(mode="released", prototype_part=4), batch(2, CLASSES)
     (features, refined), _ = views()
     refined[:, 2] = 0  # scores nowhere, and has a prototype all the same
-    pixels = network._projected(features)
+    pixels = network._projected(features).flatten(2).mT
     side = network._side(pixels, refined, given["label"])
     assert side.known.all()
     pairs = itertools.combinations(pixels.detach().flatten(0, 1), 2)  # two are a fourth of nine
@@ -125,7 +125,7 @@ def test_as_released_the_background_is_the_mean_of_some_pixels():
 def check(network, given, pair):
     """Losses and gradients of a network are those by hand."""
     pair = [(features.requires_grad_(), refined) for features, refined in pair]
-    found = network._contrasts(pair, given)
+    found = network._contrasts(pair, given, pair[1][0].shape[2:])
     expected, exact = by_hand(network, [(f.detach(), r) for f, r in pair], given)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -163,13 +163,13 @@ def test_four_by_four_by_hand():
     features[0, 0, 0], features[0, 1, 1:] = 2, 3
     refined[0, 1, 0] = 0.8
     given = batch(1, CLASSES) | {"label": torch.tensor([[1.0, 0, 0]])}
-    found = network._contrasts([(features, refined)] * 2, given)
+    found = network._contrasts([(features, refined)] * 2, given, features.shape[2:])
     near = torch.log(1 + torch.exp(torch.tensor(-1 / TAU))).item()
     for name, weight in zip(NAMES, (0.1, 0.2, 0.3), strict=True):
         assert found[name].item() == pytest.approx(weight * near, rel=0.02), name
     # Where the other view has its cat in the last row, both are wrong in two rows of four.
     other = (features.flip(2), refined.flip(2))
-    found = network._contrasts([(features, refined), other], given)
+    found = network._contrasts([(features, refined), other], given, features.shape[2:])
     assert found["cross_cam"].item() == pytest.approx(0.2 * 0.5 / TAU, rel=1e-3)
     assert found["cross_prototype"].item() == pytest.approx(0.1 * near, rel=0.02)
 
@@ -185,10 +185,34 @@ def test_views_of_one_size_are_consistent():
     assert losses["cross_prototype"].item() * 2 == pytest.approx(losses["cross_cam"].item())
 
 
-def test_fbr_is_shown_both_views_on_the_small_grid():
+def test_fbr_is_shown_both_views_and_the_small_grid():
     seen = made().look(batch(2, CLASSES))
-    assert seen.features.shape == seen.more[0][0].shape == (2, 8, 4, 4)
-    assert seen.scores.shape == seen.more[0][1].shape == (2, 1 + CLASSES, 4, 4)
+    assert seen.features.shape == (2, 8, 8, 8)
+    assert seen.scores.shape == (2, 1 + CLASSES, 8, 8)
+    assert seen.maps.shape == (2, CLASSES, 8, 8)
+    assert seen.more[0][0].shape == (2, 8, 4, 4)
+    assert seen.grid == (4, 4)
+
+
+def test_the_large_view_is_projected_first_and_made_small_then():
+    network, given = made(), batch(2, CLASSES)
+    (whole, small), expected = network.pair(given["image"]), []
+
+    def projected(view):
+        weight = network.project.weight.flatten(1)
+        return torch.einsum("dl,blhw->bdhw", weight, view.features).relu()
+
+    for view in (whole, small):
+        z, refined = (
+            F.interpolate(part, (4, 4), mode="bilinear") for part in (projected(view), view.refined)
+        )
+        expected.append(network._side(z.flatten(2).mT, refined, given["label"]))
+    seen = []
+    network._within = lambda side, draws: seen.append(side) or side.pixels.sum()
+    network(given)
+    for side, other in zip(seen, expected, strict=True):
+        for one, two in zip(side, other, strict=True):
+            torch.testing.assert_close(one, two)
 
 
 def test_without_intra_view_nothing_is_drawn(monkeypatch):
@@ -200,7 +224,7 @@ def test_without_intra_view_nothing_is_drawn(monkeypatch):
 def test_foreground_only_keeps_the_mean_over_every_pixel():
     pair, given = views(), batch(2, CLASSES)
     given["label"] = torch.zeros(2, CLASSES)
-    found = made(foreground_only=True)._contrasts(pair, given)
+    found = made(foreground_only=True)._contrasts(pair, given, pair[1][0].shape[2:])
     assert found["cross_prototype"] == found["cross_cam"] == 0
     assert found["cross_cam"].requires_grad
 
@@ -225,10 +249,15 @@ def test_maps_are_refined_ones_on_seam_and_a_softmax_on_eps():
     images = batch(2, CLASSES)["image"]
     for network in (made(), made(salience=numbers.SALIENCE)):
         view, maps = network.see(images), network.maps(images)
+        keys = torch.tensor([2])
+        least, most = (reduce(maps[0, 1]) for reduce in (torch.amin, torch.amax))
         if network.saliency:
             torch.testing.assert_close(maps, view.maps.softmax(1)[:, 1:])
+            expected = maps[0, 1] / most
         else:
             assert torch.equal(maps, view.refined[:, 1:])
+            expected = (maps[0, 1] - least) / (most - least)
+        torch.testing.assert_close(network.finish(maps[0], keys)[0], expected, atol=1e-3, rtol=0)
 
 
 # With FBR
@@ -265,7 +294,7 @@ def test_losses_of_fbr_are_means_over_views_and_counts_add_up():
     found = network(given)
     other = carried(True)
     seen = other.look(given)
-    one = other.background(seen.features, seen.scores, given, seen.maps)
+    one = other.background(seen.features, seen.scores, given, seen.maps, seen.grid)
     other = carried(True)
     features, scores, maps = other.look(given).more[0]
     two = other.background(features, scores, given, maps)

@@ -57,20 +57,18 @@ def test_losses_are_those_of_the_two_views():
     assert small.maps.shape[2:] == (4, 4)
     labels = given["label"].double()
 
-    def down(maps):
-        resized = F.interpolate(maps, (4, 4), mode="bilinear", align_corners=False)
-        return resized.detach().double().flatten(2)
-
     def in_shares(maps, labels):
-        found = torch.zeros_like(maps)
+        """Each map from its least to its largest value, then on the small view's grid."""
+        found = torch.zeros_like(maps, dtype=torch.double)
         for b in range(len(maps)):
             for c in range(maps.shape[1]):
-                found[b, c] = twin.stretched(maps[b, c]) * labels[b, c]
-        return found
+                own = twin.stretched(maps[b, c].detach().double().flatten())
+                found[b, c] = own.view(maps.shape[2:]) * labels[b, c]
+        return F.interpolate(found, (4, 4), mode="bilinear", align_corners=False).flatten(2)
 
-    maps = [in_shares(down(view.maps), labels) for view in (whole, small)]
+    maps = [in_shares(view.maps, labels) for view in (whole, small)]
     with_ground = torch.cat([torch.ones(2, 1), labels], 1)
-    refined = [in_shares(down(view.refined), with_ground) for view in (whole, small)]
+    refined = [in_shares(view.refined, with_ground) for view in (whole, small)]
     least = [
         twin.least_activation(view.refined.double().flatten(2)[:, 1:] * labels[:, :, None])
         for view in (whole, small)
@@ -134,3 +132,25 @@ def test_what_looks_alike_is_told_by_the_levels_chosen():
 def test_a_flat_map_has_no_shares():
     assert not shares(torch.full((1, 2, 3, 3), 0.7)).any()
     assert not shares(-torch.rand(1, 2, 3, 3)).any()
+
+
+def test_finished_maps_run_from_their_least_to_their_largest_value():
+    torch.manual_seed(0)
+    found = 0.4 + torch.rand(CLASSES, 5, 7)
+    keys = torch.tensor([1, 3])
+    finished = seam().finish(found, keys)
+    for mine, key in zip(finished, keys.tolist(), strict=True):
+        expected = twin.stretched(found[key - 1].double().flatten())
+        torch.testing.assert_close(mine.double().flatten(), expected)
+    assert seam().finish(found, torch.tensor([], dtype=torch.long)).shape == (0, 5, 7)
+    assert seam().finish(torch.full((CLASSES, 1, 1), 0.3), keys).tolist() == [[[0.0]], [[0.0]]]
+
+
+def test_dropout_takes_whole_channels_from_maps_and_features_while_it_trains():
+    network, images = seam(dropout=0.5), batch(4, CLASSES)["image"]
+    view = network.see(images)
+    gone = (view.features == 0).flatten(2).all(2)
+    assert 0 < gone.float().mean() < 1
+    torch.testing.assert_close(view.maps, network.classify(view.features))
+    network.eval()
+    assert torch.equal(network.see(images).features, network.backbone(images)[-1])

@@ -8,7 +8,6 @@ from fbr import track
 from fbr.errors import Refusal
 from fbr.files import maps, pictures, weights
 from fbr.files.tables import write_json
-from fbr.masks.seeds import label_map
 from fbr.metrics.semantic import Confusion
 from fbr.nets.inference import multi_scale
 from fbr.stages import amn_infer, amn_train, cam_training, training
@@ -98,8 +97,8 @@ def test_a_method_in_the_wrong_block_is_refused(job, stage, cam, method, said):
         cam_training.network(made, seeded=stage == "amn_train")
 
 
-def test_an_epoch_is_judged_by_the_maps_that_inference_would_make(second, job):
-    made, network = second(scales=[1.0], flip=False, also=None)
+def test_an_epoch_is_judged_by_the_likeliest_class_of_each_pixel(second, job):
+    made, network = second()
     train = job("amn_train", cam="amn")
     train.numbers = train.numbers.model_copy(update={"select": "train"})
     for number, entry in enumerate(ENTRIES[:2]):
@@ -107,9 +106,8 @@ def test_an_epoch_is_judged_by_the_maps_that_inference_would_make(second, job):
         pictures.write_mask(made.data.folder / "masks" / f"{entry.id}.png", truth.astype(np.uint8))
     entries = amn_train.known(train)
     assert [entry.id for entry in entries] == ["a", "b"]
-    seeds = made.path("crf_refine", "seeds", cam="plain", mask="amn_seeds")
-    found = amn_train.score(train, network.train(), seeds, CPU, entries)
-    confusion, threshold = Confusion(3), train.params.cam["amn"]["toy"].cam_eval.threshold
+    found = amn_train.score(train, network.train(), CPU, entries)
+    confusion = Confusion(3)
     for entry in entries:
         label = torch.tensor([[float(c in entry.classes) for c in (1, 2)]])
         image, size = made.data.image(entry)[None], (entry.height, entry.width)
@@ -117,11 +115,22 @@ def test_an_epoch_is_judged_by_the_maps_that_inference_would_make(second, job):
             lambda views, label=label: network.eval().maps(views, label),
             *(image, [1.0], False, size, CPU, True),
         )[0]
-        background = pictures.read_mask(seeds / f"{entry.id}.png") == 0
-        cam = twin.finish(logits.double().numpy(), entry.classes, background)
-        mask = label_map(cam.astype(np.float32), np.array(entry.classes, np.uint8), threshold)
+        chance = logits.double().softmax(0).numpy()
+        mask = np.zeros(size, np.uint8)
+        for at in np.ndindex(size):
+            mask[at] = max([0, *entry.classes], key=lambda c, at=at: chance[c, *at])
         confusion.update(mask, made.data.mask(entry))
-    assert found == pytest.approx(confusion.miou(), abs=2e-3)
+    assert found == pytest.approx(confusion.miou())
+
+
+def test_an_epoch_is_not_chosen_by_maps_without_a_background(job):
+    train = job("amn_train", cam="amn_fbr")
+    fbr = train.numbers.fbr.model_copy(update={"maps": "chance"})
+    train.numbers = train.numbers.model_copy(update={"select": "train", "fbr": fbr})
+    (train.data.folder / "masks").mkdir(exist_ok=True)
+    pictures.write_mask(train.data.folder / "masks" / "a.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(Refusal, match=r"amn_train.select: found fbr.maps 'chance', expected 'cam'"):
+        amn_train.known(train)
 
 
 def test_a_split_without_truth_chooses_no_epoch(job):

@@ -89,6 +89,15 @@ def test_an_interval_over_images_is_no_split():
     assert table.columns[4:6] == ("mIoU, val", "mIoU − + a")
 
 
+def test_a_further_split_has_an_oracle_where_it_was_swept(tmp_path):
+    runs = {"s0": run(0.4, miou_val=0.2, miou_oracle_val=0.25)}
+    table = pages.shown(TABLE, SCORES | {"a": runs})
+    assert table.columns[4:6] == ("mIoU, val", "oracle, val")
+    assert [str(cell) for cell in table.rows[0][4:6]] == ["20.0", "25.0"]
+    row = pages.singles((TABLE,), {"t": SCORES | {"a": runs}})[0]
+    assert row["miou_oracle_val"] == 0.25
+
+
 def test_predictions_have_boundaries_and_ways_and_what_all_stages_took(tmp_path):
     row = Row("a", "A", {"cam": "plain", "mask": "crf", "seg": "deeplabv2"})
     table = Table("t", "toy", ("s0",), (row,), None, None, ())
