@@ -70,7 +70,7 @@ def engine(folder: Path, *command: str, **options) -> subprocess.CompletedProces
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
         **options,
     )
@@ -97,7 +97,7 @@ class Started:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        trace, until = folder / "trace", time.monotonic() + 60
+        trace, until = folder / "trace", time.monotonic() + 600
         while not (trace.is_file() and f"begin {stage} " in trace.read_text()):
             assert self.process.poll() is None, f"{command} ended early"
             assert time.monotonic() < until, f"{command} never came to {stage}"

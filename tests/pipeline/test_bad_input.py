@@ -465,7 +465,7 @@ def test_a_process_that_refuses_says_one_line(desk, stage, axes):
         env=checkout.environment() | {"PYTHONPATH": str(checkout.ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 2, done.stderr

@@ -244,7 +244,7 @@ def test_a_report_waits_for_its_turn(holder, tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(timeout=1.5)
     first.communicate("")
-    assert second.wait(timeout=30) == 0
+    assert second.wait(timeout=300) == 0
 
 
 def test_under_dvc_a_stage_is_refused_while_snakemake_lives(holder, tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def ask(address: str, *images: object) -> list[dict]:
     request = urllib.request.Request(
         address, rows.encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)["predictions"]
 
 

@@ -46,7 +46,7 @@ def launch(code, root, *rest, **environment):
 
 def outcome(process):
     """Exit code, and what was said, of a process that has ended by itself."""
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1800)
     assert out == ""
     return process.returncode, err.splitlines()
 

@@ -55,7 +55,7 @@ def test_the_tutorial_runs(tmp_path):
             start_new_session=True,
         )
         try:
-            code = shell.wait(timeout=900)
+            code = shell.wait(timeout=2700)
         finally:
             with contextlib.suppress(ProcessLookupError):  # the server, if it still is there
                 os.killpg(shell.pid, signal.SIGKILL)

@@ -94,7 +94,7 @@ class Running:
 
     def kill_when(self, reached: Callable[[], bool]) -> None:
         """Kill the whole process group, as a power cut would, once `reached()`; never too late."""
-        until = time.monotonic() + 120
+        until = time.monotonic() + 900
         try:
             while not reached():
                 assert self.process.poll() is None, f"{self.command} was too fast:\n{self.said()}"
@@ -107,7 +107,7 @@ class Running:
     def done(self) -> str:
         """Wait for a good end; return what was said."""
         try:
-            self.process.wait(timeout=300)
+            self.process.wait(timeout=1800)
         finally:
             self.end()
         assert self.process.returncode == 0, self.said()
