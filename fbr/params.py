@@ -267,6 +267,7 @@ class Training(Strict):
     crop: Annotated[int, Field(ge=16)]
     scale: Range | None = None  # random resize by a factor,
     long_side: Range | None = None  # or to a longer side; one of the two
+    resample: Literal["bilinear", "bicubic"] = "bilinear"  # how images and saliency are resized
     flip: bool
     jitter: Jitter | None = None  # of colours
     optimizer: Literal["sgd", "adam", "adamw"]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+SMOOTH = {"bilinear": BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fbr.cam import CAM
 from fbr.cam.method import Method, Seeded
 from fbr.datasets.loader import Sample
 from fbr.datasets.prepared import Entry, Prepared
-from fbr.datasets.transforms import BILINEAR, NEAREST, Geometry
+from fbr.datasets.transforms import NEAREST, SMOOTH, Geometry
 from fbr.errors import Refusal, chosen
 from fbr.stages import training
 from fbr.stages.job import Job
@@ -40,7 +40,7 @@ def beside(
     read = {}
     if method.saliency:
         _check_saliency(job.data, entries, job.numbers.method)
-        read["saliency"] = job.data.saliency, BILINEAR
+        read["saliency"] = job.data.saliency, SMOOTH[job.numbers.resample]
     # Companion grounds are looked at, never learnt from: FBR counts its NROIs on them.
     carries = job.numbers.fbr is not None
     if carries and any(job.data.has("companions", e) for e in entries):

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from fbr.datasets.loader import Decoded, Sample
 from fbr.datasets.prepared import VOID, Entry
 from fbr.datasets.transforms import (
-    BILINEAR,
     NEAREST,
+    SMOOTH,
     Geometry,
     RandomColours,
     RandomGeometry,
@@ -102,6 +102,7 @@ def images(
 ) -> Images:
     """Read each image once, cut a random crop from it, and let `draw` cut what lies over it."""
     geometry, jitter = random_geometry(job.numbers), job.numbers.jitter
+    smooth = SMOOTH[job.numbers.resample]
     colours = jitter and RandomColours(**jitter.model_dump())
     decoded = Decoded(lambda i: {"image": job.data.image(entries[i]), **more(entries[i])})
 
@@ -111,7 +112,7 @@ def images(
         image = arrays["image"]
         if colours:  # before the crop, so that contrast is about the whole image, without padding
             image = colours.draw(rng).apply(image)
-        image = cut.apply(image, BILINEAR, PADDING)
+        image = cut.apply(image, smooth, PADDING)
         return {"image": image, **draw({**arrays, "index": np.array(index)}, cut)}
 
     return Images([e.id for e in entries], sample)

@@ -28,8 +28,10 @@ def add_saliency(job, *entries) -> None:
         pictures.write_grey(job.data.folder / "saliency" / f"{entry.id}.png", red)
 
 
-def test_saliency_is_cut_as_the_image_is(job, sources):
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_saliency_is_cut_as_the_image_is(job, sources, resample):
     made = job("cam_train", cam="eps")
+    made.numbers = made.numbers.model_copy(update={"resample": resample})
     add_saliency(made, *ENTRIES[:2])
     cam_train.run(made)
     (source, inputs), crop = sources[0], made.numbers.crop

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 
 from fbr.datasets.transforms import NEAREST
@@ -125,6 +126,17 @@ def test_an_image_is_read_once_and_cut_with_what_lies_over_it(job):
         differ = np.abs(sample["mask"].astype(int) - sample["image"][..., 0])[~padded]
         assert np.median(differ) < 40
     assert not np.array_equal(samples[0]["image"], samples[1]["image"])
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_an_image_is_resized_as_the_recipe_says(job, resample):
+    made, cuts = job("cam_train"), []
+    made.numbers = made.numbers.model_copy(update={"resample": resample})
+    source = training.images(made, ENTRIES[:2], lambda s, cut: cuts.append(cut) or {})
+    found = source.sample(1, np.random.default_rng(0))["image"]
+    how = Image.Resampling[resample.upper()]
+    expected = cuts[0].apply(made.data.image(ENTRIES[1]), how, training.PADDING)
+    assert np.array_equal(found, expected)
 
 
 def test_colours_move_and_nothing_else_does(job):
