@@ -23,6 +23,8 @@ CASES = [
     ("mobilenetv3_small_050", 32, [2, 4, 8, 16, 32]),
     ("deit_tiny_patch16_224", 16, [16] * 4),
     ("eva02_tiny_patch14_224", 14, [14] * 4),
+    ("vit_small_patch14_dinov2.lvd142m", 14, [14] * 4),
+    ("vit_base_patch16_clip_224.openai", 16, [16] * 4),
 ]
 
 
