@@ -166,7 +166,9 @@ def test_killed_snakemake_shuts_dvc_out_while_it_lives_and_continues_after(fresh
 
 def test_what_a_killed_job_had_finished_writing_is_made_again(fresh):
     with Started(fresh, "cam_infer", "snakemake", "--cores", "2", CAM_EVAL):
-        (fresh / PLAIN / "cam_infer/cams/file").write_text("half")
+        maps = fresh / PLAIN / "cam_infer/cams"
+        maps.mkdir(parents=True, exist_ok=True)  # of a stage that has begun and come no further
+        (maps / "file").write_text("half")
     assert planned(fresh, CAM_EVAL) == {"cam_infer", "cam_eval"}
 
 
