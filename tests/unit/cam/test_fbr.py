@@ -67,6 +67,32 @@ def test_collapse_is_watched(monkeypatch):
         assert torch.allclose(torch.as_tensor(values[name]).float(), torch.as_tensor(want).float())
 
 
+def test_a_coarser_grid_is_for_contrasts_alone(monkeypatch):
+    """Projections shrink after their ReLU; L_seg and L_sim stay where the features are."""
+
+    def still() -> Background:
+        module = background()
+        module.dropout = torch.nn.Identity()
+        return module
+
+    features, scores, batch = given(height=8, width=6)
+    maps, grid = scores[:, 1:] + 1, torch.Size([4, 3])
+    found = still()(features, scores, batch, maps, grid)
+    own = still()(features, scores, batch, maps)
+    module = still()
+    z, u = (
+        F.interpolate(F.conv2d(features, phi.weight).relu(), grid, mode="bilinear")
+        for phi in (module.phi_fg, module.phi_bg)
+    )
+    monkeypatch.setattr(module, "project", lambda _: (z.flatten(2).mT, u.flatten(2).mT))
+    small = F.interpolate(scores, grid, mode="bilinear")
+    coarse = module(torch.zeros(3, CHANNELS, *grid), small, batch, small[:, 1:])
+    for name, other in {"l_seg": own, "l_sim": own, "l_fb": coarse, "l_if": coarse}.items():
+        assert found[name].item() == pytest.approx(other[name].item(), rel=1e-5), name
+    for name, other in {"l_seg": coarse, "l_sim": coarse, "l_fb": own, "l_if": own}.items():
+        assert found[name].item() != pytest.approx(other[name].item(), rel=1e-3), name
+
+
 class Recorded:
     """The negatives that a module draws, for its twin to take the same."""
 
