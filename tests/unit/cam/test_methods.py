@@ -160,6 +160,10 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+# Whether a reshape copies may depend on the size: not counted with FBR.
+RESHAPES = {"aten.view.default", "aten.clone.default", "aten._unsafe_view.default"}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_has_no_loop_over_images_classes_or_pixels(case, monkeypatch):
     monkeypatch.setattr(torch, "equal", lambda one, other: False)  # k-means does all its steps
@@ -171,8 +175,8 @@ def test_a_step_has_no_loop_over_images_classes_or_pixels(case, monkeypatch):
         counts.append(counted.counts)
     assert counts[0]
     for other in counts[1:]:
-        # Whether a reshape copies may depend on the size; a loop would do something three times.
-        assert all(abs(other[name] - counts[0][name]) < 2 for name in {*other, *counts[0]})
+        names = {*other, *counts[0]} - (RESHAPES if case.endswith("_fbr") else set())
+        assert all(other[name] == counts[0][name] for name in names)
 
 
 def recipe() -> Training:
