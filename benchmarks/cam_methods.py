@@ -67,17 +67,27 @@ def recipe_of(name: str, full: bool):
 
 
 def recorded(network, step):
-    """What each layer with weights was given in one step: (layer, input, its gradient wanted)."""
+    """What layers with weights were given in one step: (layer, call, input, gradient wanted)."""
     inside = set(network.backbone.modules())
     inside |= {part for m in network.modules() if isinstance(m, Aspp) for part in m}
     watched = [m for m in network.modules() if isinstance(m, LAYERS) and m not in inside]
     calls = []
 
     def note(layer, given):
-        calls.append((layer, given[0].detach(), given[0].requires_grad))
+        calls.append((layer, layer, given[0].detach(), given[0].requires_grad))
 
     handles = [m.register_forward_pre_hook(note) for m in (network.backbone, *watched)]
+    if (background := network.background) is not None:
+        project = background.project  # two layers as one product, which no hook would see
+
+        def noted(features):
+            calls.append((background, project, features.detach(), features.requires_grad))
+            return project(features)
+
+        background.project = noted
     step()
+    if background is not None:
+        del background.project
     for handle in handles:
         handle.remove()
     return calls
@@ -85,13 +95,16 @@ def recorded(network, step):
 
 def replay(calls):
     """Each layer forward and backward by itself; of a backbone, the last level has the gradient."""
-    for layer, given, wanted in calls:
+    for layer, call, given, wanted in calls:
         layer.zero_grad()
         with autocast(DEVICE.type, True):
-            seen = layer(given.requires_grad_(wanted))
-        last = seen if isinstance(seen, Tensor) else seen[-1]
-        if last.requires_grad:
-            last.backward(torch.ones_like(last))
+            seen = call(given.requires_grad_(wanted))
+        if isinstance(seen, Tensor):
+            seen = [seen]
+        last = seen[-1:] if call is layer else seen  # levels, or the two projections
+        ends = [end for end in last if end.requires_grad]
+        if ends:
+            torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
         given.requires_grad_(False)
 
 

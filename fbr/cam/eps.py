@@ -37,8 +37,8 @@ class Eps(Plain):
 
     def look(self, batch: dict) -> Seen:
         features = self.backbone(batch["image"])[-1]
-        scores = self.pooled(features)[:, 1:]
         logits = self.classify(features)
+        scores = self.pooled(features, logits)[:, 1:]
         losses = {
             "classification": multilabel_soft_margin(scores, batch["label"]),
             "saliency": salience_loss(logits, batch["saliency"], batch["label"], self.salience),

@@ -106,7 +106,7 @@ class Seam(Plain):
         views = (whole, small)
         maps = [resized(shares(view.maps[:, self.first :]), size) * shown for view in views]
         refined = [resized(shares(view.refined), size) * with_ground for view in views]
-        scores = [self.pooled(view.features)[:, self.first :] for view in views]
+        scores = [self.pooled(view.features, view.maps)[:, self.first :] for view in views]
         classified = [multilabel_soft_margin(score, labels) for score in scores]
         least = [least_activation(view.refined[:, 1:] * shown) for view in views]
         crossed = [
