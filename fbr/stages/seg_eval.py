@@ -80,5 +80,5 @@ def scored(job: Job, entries: list[Entry], folder: PartialFolder) -> Scores:
 
 
 def told(way: Way) -> dict:
-    """What a number is on, besides its images."""
-    return {"scales": way.scales, "flip": way.flip, "crf": way.crf is not None}
+    """What a number is on, besides its images: every constant of the way to predict."""
+    return {"scales": way.scales, "flip": way.flip, "crf": way.crf and way.crf.model_dump()}

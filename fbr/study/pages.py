@@ -189,7 +189,7 @@ def _rule(run: Mapping[str, Any]) -> str:
     if "threshold" in run:
         return f"fixed threshold {run['threshold']:g}"
     scales = ", ".join(f"{scale:g}" for scale in run["scales"])
-    more = [", flip"] * run["flip"] + [", CRF"] * run["crf"]
+    more = [", flip"] * run["flip"] + [", CRF"] * bool(run["crf"])
     return f"scales {scales}{''.join(more)}"
 
 

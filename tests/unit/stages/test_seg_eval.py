@@ -57,7 +57,7 @@ def test_predictions_are_of_the_images_size_and_scored(evaluation):
         "images": 2,
         "scales": [1.0],
         "flip": True,
-        "crf": False,
+        "crf": None,
         "pad": False,
         "windows": None,
     }
@@ -84,7 +84,8 @@ def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
         assert found[name] == {
             k: v for k, v in read_json(job.out("metrics.json")).items() if k in found[name]
         }
-        assert (found[name]["scales"], found[name]["crf"]) == (way.scales, way.crf is not None)
+        assert found[name]["scales"] == way.scales
+        assert found[name]["crf"] == (way.crf and way.crf.model_dump())
 
 
 def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation, monkeypatch):
