@@ -9,8 +9,11 @@ from pycocotools import mask as coco
 from scipy import ndimage
 from skimage import measure
 
+from fbr.files.maps import resize
+
 # Pixels a step: hundreds of steps this short do not reach the next pixel.
 _AT_REST = 1e-4
+_TOGETHER = 16  # maps at image size at a time
 
 
 def refine_centroids(displacement: np.ndarray | torch.Tensor, steps: int = 300) -> np.ndarray:
@@ -74,28 +77,46 @@ class Instances(NamedTuple):
 
 
 def detect(
-    maps: np.ndarray, class_ids: np.ndarray, background: float = 0.25, smallest: float = 0.01
+    maps: np.ndarray,
+    class_ids: np.ndarray,
+    background: float = 0.25,
+    smallest: float = 0.01,
+    size: tuple[int, int] | None = None,
 ) -> Instances:
-    """Cut instance-wise score maps (n, H, W) into masks that do not overlap.
+    """Cut instance-wise score maps (n, h, w), resized to `size`, into masks that do not overlap.
 
     Scores are divided by the highest of all. A pixel goes to the map that is highest there and
     above `background`; each 4-connected part of a map is a detection, scored by its highest pixel,
     and dropped if it covers less than the share `smallest` of the image. n may be 0.
     """
-    scores = maps / max(maps.max(initial=0), np.finfo(np.float32).tiny)
-    floor = np.full((1, *maps.shape[1:]), background, scores.dtype)
-    ranked = np.concatenate([floor, scores])
-    owner = ranked.argmax(axis=0)
+    best, owner = _strongest(maps, size or maps.shape[1:])
+    best /= max(best.max(initial=0), np.finfo(np.float32).tiny)
+    owner[best <= background] = 0
     parts, count = measure.label(owner, background=0, connectivity=1, return_num=True)
 
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
     kept = np.flatnonzero((sizes > 0) & (sizes >= smallest * parts.size))
-    confidence = ndimage.maximum(ranked.max(axis=0), parts, kept)
+    confidence = ndimage.maximum(best, parts, kept)
     maps_of_kept = ndimage.maximum(owner, parts, kept).astype(int) - 1
     return Instances(
         parts == kept[:, None, None], np.asarray(class_ids)[maps_of_kept], np.asarray(confidence)
     )
+
+
+def _strongest(maps: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The highest score of each pixel (H, W), not below 0, and 1 + the number of its map.
+
+    A few maps at a time: at image size thousands would fill the memory.
+    """
+    best, owner = np.zeros(size, np.float32), np.zeros(size, np.int64)
+    for start in range(0, len(maps), _TOGETHER):
+        scores = resize(maps[start : start + _TOGETHER], size)
+        highest, number = scores.max(0), scores.argmax(0)
+        higher = highest > best
+        best[higher] = highest[higher]
+        owner[higher] = start + 1 + number[higher]
+    return best, owner
 
 
 def encode(mask: np.ndarray) -> dict:

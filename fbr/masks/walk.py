@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from fbr.masks.affinity import edge_to_affinity, path_index
 
 TAIL = 1e-6  # what is left out of an expansion, relative to the scores
+TOGETHER = 64  # maps at a time: a network that knows nothing yet finds instances by the thousand
 
 
 def random_walk(
@@ -35,11 +37,17 @@ def spread(scores: Tensor, affinity: Tensor, beta: float, exp_times: int, radius
     stays inside its initial range, and a constant one stays as it is.
     """
     # Single precision would lose four digits to the expansion, whose terms cancel.
-    start = scores.flatten(-2).double()
     step = _step(affinity.double() ** beta, radius)
     # T is similar to a symmetric matrix with eigenvalues in [-1, 1], where x^n is nearly a
     # polynomial of a degree near √n: 78 steps do the work of 256.
     weights = chebyshev(2**exp_times)
+    parts = scores.flatten(-2).split(TOGETHER, dim=-2)
+    walked = [_expanded(part.double(), step, weights).float() for part in parts]
+    return torch.cat(walked, -2).view(scores.shape)
+
+
+def _expanded(start: Tensor, step: Callable[[Tensor], Tensor], weights: list[float]) -> Tensor:
+    """The sum of weighted Chebyshev polynomials of `step`, of scores (..., k, hw)."""
     before, now = start, step(start)
     total = weights[0] * before + (weights[1] * now if len(weights) > 1 else 0)
     for weight in weights[2:]:
@@ -47,7 +55,7 @@ def spread(scores: Tensor, affinity: Tensor, beta: float, exp_times: int, radius
         if weight:
             total.add_(now, alpha=weight)
     lowest, highest = start.amin(-1, keepdim=True), start.amax(-1, keepdim=True)
-    return total.clamp(lowest, highest).float().view(scores.shape)
+    return total.clamp(lowest, highest)
 
 
 def _step(weights: Tensor, radius: int) -> Callable[[Tensor], Tensor]:

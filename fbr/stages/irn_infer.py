@@ -109,7 +109,7 @@ def _gathered(
     for scores, key in zip(classes, seen.keys, strict=True):
         walked[ids == key].sum(0, out=scores)
     highest = max(maps.resize(classes, seen.size).max(initial=0), 1e-5)
-    detected = instances.detect(maps.resize(walked, seen.size), ids, threshold)
+    detected = instances.detect(walked, ids, threshold, size=seen.size)
     records = [
         {"category_id": int(id), "segmentation": instances.encode(inside), "score": float(score)}
         for inside, id, score in zip(*detected, strict=True)

@@ -1,12 +1,14 @@
 """Instances from displacement fields against pixel-by-pixel forms, and their run-length codes."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
+from fbr.files.maps import resize
 from fbr.masks.instances import (
     decode,
     detect,
@@ -100,7 +102,10 @@ def test_instance_cams_of_nothing():
     assert class_ids.shape == (0,)
 
 
-@pytest.mark.parametrize(("maps", "size"), [(1, (1, 1)), (1, (9, 7)), (4, (13, 11)), (3, (1, 12))])
+SIZES = [(1, (1, 1)), (1, (9, 7)), (4, (13, 11)), (3, (1, 12)), (50, (13, 11))]
+
+
+@pytest.mark.parametrize(("maps", "size"), SIZES)
 @pytest.mark.parametrize("smallest", [0.0, 0.03, 0.2])
 def test_detections_equal_the_twin(maps, size, smallest):
     scores = RNG.random((maps, *size)) ** 2
@@ -112,6 +117,23 @@ def test_detections_equal_the_twin(maps, size, smallest):
         np.testing.assert_array_equal(mask, other[0])
         assert class_id == other[1]
         assert score == pytest.approx(other[2])
+
+
+def test_maps_of_a_grid_are_detected_at_image_size():
+    scores, ids = RNG.random((40, 5, 6), np.float32) ** 2, np.arange(40)
+    found = detect(scores, ids, 0.3, size=(17, 23))
+    for one, other in zip(found, detect(resize(scores, (17, 23)), ids, 0.3), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.masks.shape[1:] == (17, 23)
+
+
+def test_thousands_of_maps_take_no_more_memory_than_a_few():
+    scores, ids = RNG.random((2000, 12, 16), np.float32), np.ones(2000, int)
+    tracemalloc.start()
+    detect(scores, ids, size=(96, 128))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8e6  # all of them at this size: 98 MB
 
 
 def test_detections_do_not_depend_on_the_scale_of_the_scores():

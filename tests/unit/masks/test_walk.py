@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fbr.masks.affinity import edge_to_affinity, path_index
-from fbr.masks.walk import random_walk, spread
+from fbr.masks.walk import TOGETHER, random_walk, spread
 from tests.reference import walk as twin
 
 RNG = torch.Generator().manual_seed(0)
@@ -53,6 +53,14 @@ def test_maps_walk_independently_and_none_is_fine():
     for number in range(3):
         assert torch.equal(together[number], random_walk(cam[[number]], edge)[0])
     assert random_walk(cam[:0], edge).shape == (0, 6, 5)
+
+
+def test_more_maps_than_walk_at_a_time():
+    cam, edge = scene(TOGETHER + 3, 5, 4)
+    together = random_walk(cam, edge)
+    assert together.shape == cam.shape
+    for number in (0, TOGETHER - 1, TOGETHER, TOGETHER + 2):
+        assert torch.equal(together[number], random_walk(cam[[number]], edge)[0])
 
 
 @pytest.mark.parametrize("images", [(0,), (1,), (3,), (2, 2)])
