@@ -162,6 +162,12 @@ def _runs(segmentation: list | dict, size: tuple[int, int]) -> dict:
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, list):
+        height, width = size
+        for polygon in segmentation:
+            corners = np.array(polygon, float)  # `null` becomes NaN
+            # pycocotools fills the memory with an outline that leads to nowhere.
+            if not (np.abs(corners) <= 4 * (height + width)).all():
+                raise ValueError(f"polygon {polygon}, expected numbers inside the image")
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     if isinstance(segmentation["counts"], list):
         return coco_mask.frPyObjects(segmentation, *size)

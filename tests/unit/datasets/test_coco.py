@@ -157,6 +157,8 @@ def test_another_file_is_refused(root, folders, content):
         (lambda c: c["annotations"][0].update(category_id=99), "an object .* KeyError.99"),
         (lambda c: c["annotations"][0].update(segmentation=[]), "an object .* is wrong"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), "an object .* is wrong"),
+        (lambda c: c["annotations"][0].update(segmentation=[[1, None, 3, 1, 3, 3]]), "polygon"),
+        (lambda c: c["annotations"][0].update(segmentation=[[1, 1e12, 3, 1, 3, 3]]), "polygon"),
         (lambda c: c["annotations"][0].pop("area"), "an object .* is wrong"),
         (lambda c: c["images"][0].update(height=9), "is 10x9 here, its file 10x8"),
     ],
