@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbr.cam.method import Seen
@@ -41,7 +40,12 @@ class Eps(Plain):
         scores = self.pooled(features, logits)[:, 1:]
         losses = {
             "classification": multilabel_soft_margin(scores, batch["label"]),
-            "saliency": salience_loss(logits, batch["saliency"], batch["label"], self.salience),
+            "saliency": salience_loss(
+                logits.float().softmax(1),
+                at_positions(batch["saliency"], self.stride),
+                batch["label"],
+                self.salience,
+            ),
         }
         return Seen(losses, features, logits)
 
@@ -53,10 +57,11 @@ class Eps(Plain):
         return self.classify(features).softmax(1)[:, 1:], features
 
 
-def salience_loss(logits: Tensor, saliency: Tensor, labels: Tensor, numbers: Salience) -> Tensor:
-    """EPS's loss of logits (B, 1+K, h, w) with saliency (B, H, W) in 0…255, read at their pixels.
+def at_positions(saliency: Tensor, stride: int) -> Tensor:
+    """Saliency (B, H, W) in 0…255 → (B, h, w) in 0…1, at the pixels where positions lie."""
+    return saliency[:, ::stride, ::stride].float() / 255
 
-    A network's position lies at the first pixel of its stride, which `nearest` takes.
-    """
-    near = F.interpolate(saliency[:, None].float() / 255, logits.shape[2:], mode="nearest")
-    return explicit_pseudo_pixels(logits, near[:, 0], labels, numbers.threshold, numbers.balance)
+
+def salience_loss(chance: Tensor, salient: Tensor, labels: Tensor, numbers: Salience) -> Tensor:
+    """EPS's loss of shares (B, 1+K, h, w), background first, with saliency (B, h, w) in 0…1."""
+    return explicit_pseudo_pixels(chance, salient, labels, numbers.threshold, numbers.balance)

@@ -72,25 +72,25 @@ class Background(nn.Module):
         scores: Tensor,
         batch: dict,
         maps: Tensor | None = None,
-        grid: torch.Size | None = None,
+        onto: reading.Onto | None = None,
     ) -> Losses:
         """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
         features (B, L, h, w); scores (B, 1+K, h, w); maps (B, K, h, w), of the classes before they
         were refined, none if scores hold them; batch: image (B, 3, H, W), label (B, K), the
         numbers step and seed; logged: whether values are watched (they are where it is not told),
-        with companions (B, H, W) where the data has them. grid: of projections and scores where
-        they are clustered and contrasted; L_seg and L_sim keep to the features' own.
+        with companions (B, H, W) where the data has them. onto: brings projections and scores to
+        the positions at which they are clustered and contrasted; L_seg and L_sim keep to the
+        features' own.
         """
         labels, weight, own = batch["label"], self.numbers.weight, features.shape[2:]
-        grid = own if grid is None else grid
         z, u = whole = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
             if maps is None:
                 maps = scores[:, 1:]
-            if grid != own:
-                z, u = (reading.resized(p.mT.unflatten(2, own), grid).flatten(2).mT for p in whole)
-                scores = reading.resized(scores, grid)
+            if onto is not None:
+                z, u = (onto(part.mT.unflatten(2, own)).flatten(2).mT for part in whole)
+                scores = onto(scores)
             found = self.read(scores, z.detach(), batch)
             draws = Draws(batch["seed"], batch["step"], features.device)
             regions, count = self._remember(u, found.label, labels, draws)
@@ -105,7 +105,7 @@ class Background(nn.Module):
                 begun = batch["step"] >= getattr(self.numbers.from_step, name)
                 losses[name] = losses[name] * (getattr(weight, name) * begun)
             if batch.get("logged", True):
-                losses |= self._watched(u, found.label, grid, regions, count, batch)
+                losses |= self._watched(u, found.label, scores.shape[2:], regions, count, batch)
             return losses
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,11 @@
 from copy import deepcopy
 from typing import NamedTuple
 
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from fbr.cam.fbr import Background
+from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 
 TINY = 1e-5
@@ -17,7 +18,8 @@ class Seen(NamedTuple):
 
     features (B, L, h, w); scores (B, 1+K, h, w), the background's first, before any ReLU. maps
     (B, K, h, w): class maps as the classifier gives them, where scores are refined ones. more:
-    these three of further views of the images. grid: what FBR contrasts on, if it is coarser.
+    these three of further views of the images. onto: brings the first view's maps to where FBR
+    clusters and contrasts, if that is coarser.
     """
 
     losses: dict[str, Tensor | tuple[Tensor, Tensor]]
@@ -25,7 +27,7 @@ class Seen(NamedTuple):
     scores: Tensor
     maps: Tensor | None = None
     more: tuple[tuple[Tensor, Tensor, Tensor | None], ...] = ()
-    grid: Size | None = None
+    onto: Onto | None = None
 
 
 class Method(nn.Module):
@@ -83,13 +85,13 @@ class Method(nn.Module):
         seen = self.look(batch)
         if self.background is None:
             return seen.losses
-        found = [self.background(seen.features, seen.scores, batch, seen.maps, seen.grid)]
+        found = [self.background(seen.features, seen.scores, batch, seen.maps, seen.onto)]
         if not seen.more:
             return seen.losses | found[0]
         for view, (features, scores, maps) in enumerate(seen.more):
             # The same projections, another memory.
             memory = self.banks[view].named_buffers(prefix="bank") if self.banks else ()
-            given = features, scores, batch, maps, seen.grid
+            given = features, scores, batch, maps
             found.append(functional_call(self.background, dict(memory), given))
         return seen.losses | {name: _mean([view[name] for view in found]) for name in found[0]}
 

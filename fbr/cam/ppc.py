@@ -7,7 +7,9 @@ hard pixels and semi-hard negatives.
 In `mode: intent` a class has a prototype where an image of the batch shows it, and the background's
 is weighted by how little the classes score. In `mode: released` all have one, as in the released
 code: an image stands for classes that it does not show as well, and the background, which scores
-alike everywhere, is the mean of whatever pixels come first.
+alike everywhere, is the mean of whatever pixels come first. Refined maps, which add up to 1, are
+held against saliency as they are in `intent`; the released code takes their softmax, in which no
+class of three or more can hold a half, so that the loss drives classes off what is salient.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -16,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbr.cam.eps import Salience, salience_loss
+from fbr.cam.eps import Salience, at_positions, salience_loss
 from fbr.cam.fbr import Background, Draws, gathered, here, processes
 from fbr.cam.method import Method, Seen
 from fbr.cam.seam import Seam, View, shares
-from fbr.cam.seeds import TINY, resized
+from fbr.cam.seeds import TINY, Onto, resized
 from fbr.errors import Refusal
 from fbr.losses.contrast import class_mean
 from fbr.losses.prototypes import hard_pixels, prototype_entropy, semi_hard_entropy
@@ -57,7 +59,7 @@ class Ppc(Seam):
     views = 2
 
     class Options(Seam.Options):
-        mode: Literal["intent", "released"] = "intent"  # of prototypes, see above
+        mode: Literal["intent", "released"] = "intent"  # of prototypes and saliency, see above
         salience: Salience | None  # none: on SEAM
         projection: Count | None  # D; none takes the φ_fg of the FBR that it carries
         temperature: Positive
@@ -88,10 +90,10 @@ class Ppc(Seam):
         losses = self.compare(*pair, batch["label"])
         if self.numbers.salience is not None:
             losses["saliency"] = self._salience(pair, batch)
-        grid = pair[1].features.shape[2:]
-        losses |= self._contrasts([(v.features, v.refined) for v in pair], batch, grid)
+        onto = self.onto(*pair)
+        losses |= self._contrasts(pair, onto, batch)
         whole, small = ((v.features, v.refined, v.maps[:, self.first :]) for v in pair)
-        return Seen(losses, *whole, (small,), grid)
+        return Seen(losses, *whole, (small,), onto)
 
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """With saliency, the classifier's own maps, which have learnt the background as well."""
@@ -107,23 +109,27 @@ class Ppc(Seam):
         """EPS's loss of maps and refined maps, a mean over the views."""
         whole = batch["saliency"].float()
         small = resized(whole[:, None], torch.Size([self.side, self.side]))[:, 0]
-        total = [
-            salience_loss(maps, saliency, batch["label"], self.numbers.salience)
-            for view, saliency in zip(pair, (whole, small), strict=True)
-            for maps in (view.maps, view.refined)
-        ]
+        total = []
+        for view, saliency in zip(pair, (whole, small), strict=True):
+            salient = at_positions(saliency, self.stride)
+            refined = view.refined.float()
+            if self.numbers.mode == "released":
+                refined = refined.softmax(1)
+            for chance in (view.maps.float().softmax(1), refined):
+                total.append(salience_loss(chance, salient, batch["label"], self.numbers.salience))
         return sum(total) / 2
 
-    def _contrasts(
-        self, views: list[tuple[Tensor, Tensor]], batch: dict, grid: torch.Size
-    ) -> Losses:
-        """Features (B, L, h, w) and refined maps (B, 1+K, h, w) of two views, on one grid."""
-        device = views[0][0].device
-        pixels = [resized(self._projected(features), grid) for features, _ in views]
+    def _contrasts(self, pair: tuple[View, View], onto: Onto, batch: dict) -> Losses:
+        """Of both views, at the positions of the small one."""
+        device = pair[0].features.device
+        whole, small = (self._projected(view.features) for view in pair)
         with torch.autocast(device.type, enabled=False):
             sides = [
-                self._side(own.flatten(2).mT, resized(scores, grid), batch["label"])
-                for own, (_, scores) in zip(pixels, views, strict=True)
+                self._side(pixels.flatten(2).mT, scores, batch["label"])
+                for pixels, scores in (
+                    (onto(whole), onto(pair[0].refined)),
+                    (small, pair[1].refined),
+                )
             ]
             crossed = list(zip(sides, reversed(sides), strict=True))
             draws = Draws(batch["seed"], batch["step"], device)

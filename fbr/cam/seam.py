@@ -1,7 +1,9 @@
 """SEAM: a network whose maps follow the image through a change of scale (Wang et al., CVPR 2020).
 
 Every image is seen twice, as it is and small. The maps of both have to agree (ER), and each one's
-maps, refined by which pixels look alike, have to agree with the other's best classes (ECR).
+maps, refined by which pixels look alike, have to agree with the other's best classes (ECR). They
+are compared at the same points of the image; the released code resizes images and maps by aligned
+corners, which is off by up to a third of a position at its size, at the far edges.
 """
 
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
-from fbr.cam.seeds import TINY, resized, stretched
+from fbr.cam.seeds import TINY, Onto, resized, stretched
 from fbr.errors import Refusal
 from fbr.losses.classification import multilabel_soft_margin
 from fbr.losses.equivariance import (
@@ -34,9 +36,11 @@ Levels = Annotated[list[Annotated[int, Field(lt=0)]], Field(min_length=1)]
 class View(NamedTuple):
     """What the network sees in one view.
 
-    features (B, L, h, w); maps (B, K or 1+K, h, w) before any ReLU; refined (B, 1+K, h, w) in 0…1.
+    size: of the images, in pixels. features (B, L, h, w); maps (B, K or 1+K, h, w) before any ReLU;
+    refined (B, 1+K, h, w) in 0…1.
     """
 
+    size: tuple[int, int]
     features: Tensor
     maps: Tensor
     refined: Tensor
@@ -96,16 +100,20 @@ class Seam(Plain):
             classes = maps[:, self.first :].float().relu()
             classes = best_alone(classes / (classes.amax((2, 3), keepdim=True) + TINY))
         refined = self.correlate(classes, images, [levels[level] for level in self.levels])
-        return View(features, maps, refined)
+        return View(tuple(images.shape[2:]), features, maps, refined)
+
+    def onto(self, whole: View, small: View) -> Onto:
+        return Onto(whole.size, small.size, self.stride)
 
     def compare(self, whole: View, small: View, labels: Tensor) -> dict[str, Tensor]:
         """Losses of both views, compared where the small one has its positions; labels (B, K)."""
         shown = labels[:, :, None, None]
         with_ground = F.pad(shown, (0, 0, 0, 0, 1, 0), value=1)
-        size = small.maps.shape[2:]
-        views = (whole, small)
-        maps = [resized(shares(view.maps[:, self.first :]), size) * shown for view in views]
-        refined = [resized(shares(view.refined), size) * with_ground for view in views]
+        views, onto = (whole, small), self.onto(whole, small)
+        maps = [shares(view.maps[:, self.first :]) for view in views]
+        refined = [shares(view.refined) for view in views]
+        maps = [onto(maps[0]) * shown, maps[1] * shown]
+        refined = [onto(refined[0]) * with_ground, refined[1] * with_ground]
         scores = [self.pooled(view.features, view.maps)[:, self.first :] for view in views]
         classified = [multilabel_soft_margin(score, labels) for score in scores]
         least = [least_activation(view.refined[:, 1:] * shown) for view in views]

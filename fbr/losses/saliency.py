@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 def explicit_pseudo_pixels(
-    logits: Tensor, saliency: Tensor, labels: Tensor, threshold: float, balance: float
+    chance: Tensor, saliency: Tensor, labels: Tensor, threshold: float, balance: float
 ) -> Tensor:
     """Mean squared error of the saliency that the class maps add up to (Lee et al., eq. 2 to 5).
 
-    logits (B, 1+K, h, w), background first; saliency (B, h, w) in 0…1; labels (B, K). A class whose
-    map, where it holds more than a half, is salient by more than `threshold` (τ) makes foreground;
-    any other class of the image belongs to the background. `balance` (λ, α in the code) weighs the
-    foreground's map against what the background's leaves.
+    chance (B, 1+K, h, w), the classes' shares of each pixel, background first; saliency (B, h, w)
+    in 0…1; labels (B, K). A class whose map, where it holds more than a half, is salient by more
+    than `threshold` (τ) makes foreground; any other class of the image belongs to the background.
+    `balance` (λ, α in the code) weighs the foreground's map against what the background's leaves.
     """
-    chance, labels = logits.float().softmax(1), labels.to(torch.bool)
+    labels = labels.to(torch.bool)
     own = chance.detach()[:, 1:].round().flatten(2)
     salient = own @ saliency.float().round().flatten(1)[:, :, None]  # (B, K, 1)
     share = salient[:, :, 0] / (own + 1e-4).sum(2)

@@ -9,7 +9,7 @@ class Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels = [5, 6, 8]
+        self.channels, self.strides = [5, 6, 8], [2, 4, 4]
         pool = nn.AvgPool2d(2)
         self.levels = nn.ModuleList(
             [

@@ -21,7 +21,7 @@ OPTIONS = {"rates": [1, 2], "deviation": 0.1, "dropout": 0.0, "smoothing": 0.4}
 class Backbone(nn.Module):
     """Hands the image on, as its own map."""
 
-    channels = (7, 3)
+    channels, strides = (7, 3), (1, 1)
 
     def forward(self, images):
         return [torch.zeros(1), images]

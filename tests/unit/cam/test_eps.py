@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fbr.cam.eps import Eps
+from fbr.cam.eps import Eps, at_positions
 from fbr.losses.saliency import explicit_pseudo_pixels
 from tests.unit.cam.stand_in import Backbone, batch
 
@@ -27,8 +27,15 @@ def test_losses_are_of_classes_and_of_all_channels(eps):
     expected = F.binary_cross_entropy_with_logits(scores, given["label"])
     assert found["classification"].item() == pytest.approx(expected.item(), rel=1e-5)
     near = given["saliency"][:, ::4, ::4] / 255
-    expected = explicit_pseudo_pixels(logits, near, given["label"], 0.4, 0.5)
+    expected = explicit_pseudo_pixels(logits.softmax(1), near, given["label"], 0.4, 0.5)
     assert found["saliency"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(225, 16), (33, 4), (96, 8), (1, 8)])
+def test_saliency_is_read_at_the_pixels_of_positions(side, stride):
+    image = torch.arange(side).expand(1, side, side)
+    found = 255 * at_positions(image, stride)[0, 0]
+    assert found.round().tolist() == list(range(0, side, stride))
 
 
 def test_maps_are_the_classes_of_a_softmax_with_the_background(eps):

@@ -76,17 +76,14 @@ def test_a_coarser_grid_is_for_contrasts_alone(monkeypatch):
         return module
 
     features, scores, batch = given(height=8, width=6)
-    maps, grid = scores[:, 1:] + 1, torch.Size([4, 3])
-    found = still()(features, scores, batch, maps, grid)
+    maps, onto = scores[:, 1:] + 1, reading.Onto((16, 12), (8, 6), 2)
+    found = still()(features, scores, batch, maps, onto)
     own = still()(features, scores, batch, maps)
     module = still()
-    z, u = (
-        F.interpolate(F.conv2d(features, phi.weight).relu(), grid, mode="bilinear")
-        for phi in (module.phi_fg, module.phi_bg)
-    )
+    z, u = (onto(F.conv2d(features, phi.weight).relu()) for phi in (module.phi_fg, module.phi_bg))
     monkeypatch.setattr(module, "project", lambda _: (z.flatten(2).mT, u.flatten(2).mT))
-    small = F.interpolate(scores, grid, mode="bilinear")
-    coarse = module(torch.zeros(3, CHANNELS, *grid), small, batch, small[:, 1:])
+    small = onto(scores)
+    coarse = module(torch.zeros(3, CHANNELS, 4, 3), small, batch, small[:, 1:])
     for name, other in {"l_seg": own, "l_sim": own, "l_fb": coarse, "l_if": coarse}.items():
         assert found[name].item() == pytest.approx(other[name].item(), rel=1e-5), name
     for name, other in {"l_seg": coarse, "l_sim": coarse, "l_fb": own, "l_if": own}.items():

@@ -15,7 +15,7 @@ from tests.reference import fbr as twin
 class Backbone(nn.Module):
     """Hands the image on, as its own map."""
 
-    channels = (7, 3)
+    channels, strides = (7, 3), (1, 1)
 
     def forward(self, images):
         return [torch.zeros(1), images]

@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from fbr.cam import ppc
 from fbr.cam.fbr import Background, Draws
 from fbr.cam.ppc import Ppc, prototypes
+from fbr.cam.seam import View
+from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 from fbr.losses.saliency import explicit_pseudo_pixels
 from tests.reference import numbers
 from tests.reference import ppc as twin
+from tests.reference import seam as twin_seam
 from tests.unit.cam.stand_in import Backbone, batch
 
 CLASSES, TAU = 3, 0.1
@@ -23,6 +26,15 @@ NAMES = ("cross_prototype", "cross_cam", "intra_view")
 def made(**options) -> Ppc:
     torch.manual_seed(0)
     return Ppc(Backbone(), CLASSES, Ppc.Options.model_validate(numbers.ppc(**options)))
+
+
+def same(side):
+    """Both views of one size."""
+    return Onto((side, side), (side, side), 1)
+
+
+def view_of(features, refined) -> View:
+    return View(tuple(features.shape[2:]), features, refined, refined)
 
 
 def views(seed=0, side=3):
@@ -125,7 +137,7 @@ def test_as_released_the_background_is_the_mean_of_some_pixels():
 def check(network, given, pair):
     """Losses and gradients of a network are those by hand."""
     pair = [(features.requires_grad_(), refined) for features, refined in pair]
-    found = network._contrasts(pair, given, pair[1][0].shape[2:])
+    found = network._contrasts([view_of(*view) for view in pair], same(3), given)
     expected, exact = by_hand(network, [(f.detach(), r) for f, r in pair], given)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -163,13 +175,13 @@ def test_four_by_four_by_hand():
     features[0, 0, 0], features[0, 1, 1:] = 2, 3
     refined[0, 1, 0] = 0.8
     given = batch(1, CLASSES) | {"label": torch.tensor([[1.0, 0, 0]])}
-    found = network._contrasts([(features, refined)] * 2, given, features.shape[2:])
+    found = network._contrasts([view_of(features, refined)] * 2, same(4), given)
     near = torch.log(1 + torch.exp(torch.tensor(-1 / TAU))).item()
     for name, weight in zip(NAMES, (0.1, 0.2, 0.3), strict=True):
         assert found[name].item() == pytest.approx(weight * near, rel=0.02), name
     # Where the other view has its cat in the last row, both are wrong in two rows of four.
-    other = (features.flip(2), refined.flip(2))
-    found = network._contrasts([(features, refined), other], given, features.shape[2:])
+    pair = [view_of(features, refined), view_of(features.flip(2), refined.flip(2))]
+    found = network._contrasts(pair, same(4), given)
     assert found["cross_cam"].item() == pytest.approx(0.2 * 0.5 / TAU, rel=1e-3)
     assert found["cross_prototype"].item() == pytest.approx(0.1 * near, rel=0.02)
 
@@ -191,7 +203,7 @@ def test_fbr_is_shown_both_views_and_the_small_grid():
     assert seen.scores.shape == (2, 1 + CLASSES, 8, 8)
     assert seen.maps.shape == (2, CLASSES, 8, 8)
     assert seen.more[0][0].shape == (2, 8, 4, 4)
-    assert seen.grid == (4, 4)
+    assert seen.onto(seen.scores).shape[2:] == (4, 4)
 
 
 def test_the_large_view_is_projected_first_and_made_small_then():
@@ -204,7 +216,8 @@ def test_the_large_view_is_projected_first_and_made_small_then():
 
     for view in (whole, small):
         z, refined = (
-            F.interpolate(part, (4, 4), mode="bilinear") for part in (projected(view), view.refined)
+            twin_seam.onto(part, (32, 32), (16, 16), 4).float() if view is whole else part
+            for part in (projected(view), view.refined)
         )
         expected.append(network._side(z.flatten(2).mT, refined, given["label"]))
     seen = []
@@ -224,13 +237,15 @@ def test_without_intra_view_nothing_is_drawn(monkeypatch):
 def test_foreground_only_keeps_the_mean_over_every_pixel():
     pair, given = views(), batch(2, CLASSES)
     given["label"] = torch.zeros(2, CLASSES)
-    found = made(foreground_only=True)._contrasts(pair, given, pair[1][0].shape[2:])
+    pair = [view_of(*view) for view in pair]
+    found = made(foreground_only=True)._contrasts(pair, same(3), given)
     assert found["cross_prototype"] == found["cross_cam"] == 0
     assert found["cross_cam"].requires_grad
 
 
-def test_on_eps_saliency_teaches_maps_and_refined_maps_of_both_views():
-    network, given = made(salience=numbers.SALIENCE), batch(2, CLASSES)
+@pytest.mark.parametrize("mode", ["intent", "released"])
+def test_on_eps_saliency_teaches_maps_and_refined_maps_of_both_views(mode):
+    network, given = made(salience=numbers.SALIENCE, mode=mode), batch(2, CLASSES)
     assert network.saliency
     assert not made().saliency
     whole, small = network.pair(given["image"])
@@ -238,11 +253,28 @@ def test_on_eps_saliency_teaches_maps_and_refined_maps_of_both_views():
     shrunk = F.interpolate(given["saliency"][:, None].float(), (16, 16), mode="bilinear")[:, 0]
     near = (given["saliency"][:, ::4, ::4] / 255, shrunk[:, ::4, ::4] / 255)
     expected = sum(
-        explicit_pseudo_pixels(maps, saliency, given["label"], 0.4, 0.5).item()
+        explicit_pseudo_pixels(chance, saliency, given["label"], 0.4, 0.5).item()
         for view, saliency in zip((whole, small), near, strict=True)
-        for maps in (view.maps, view.refined)
+        for chance in (
+            view.maps.softmax(1),
+            view.refined if mode == "intent" else view.refined.softmax(1),
+        )
     )
     assert network(given)["saliency"].item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_saliency_draws_the_refined_map_of_a_salient_class_up():
+    """A nearly perfect one of six classes; of a softmax of it no class holds a half."""
+    refined = torch.full((1, 7, 4, 4), 0.1 / 6)
+    refined[0, 0, 2:] = refined[0, 1, :2] = 0.9
+    salient = torch.zeros(1, 4, 4)
+    salient[0, :2] = 1
+    label = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
+    for released, sign in ((False, -1), (True, 1)):
+        leaf = refined.clone().requires_grad_()
+        chance = leaf.softmax(1) if released else leaf
+        explicit_pseudo_pixels(chance, salient, label, 0.4, 0.5).backward()
+        assert (sign * leaf.grad[0, 1, :2] > 0).all()
 
 
 def test_maps_are_refined_ones_on_seam_and_a_softmax_on_eps():
@@ -294,7 +326,7 @@ def test_losses_of_fbr_are_means_over_views_and_counts_add_up():
     found = network(given)
     other = carried(True)
     seen = other.look(given)
-    one = other.background(seen.features, seen.scores, given, seen.maps, seen.grid)
+    one = other.background(seen.features, seen.scores, given, seen.maps, seen.onto)
     other = carried(True)
     features, scores, maps = other.look(given).more[0]
     two = other.background(features, scores, given, maps)

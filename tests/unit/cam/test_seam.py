@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fbr.cam.seam import Seam, correlated, shares
+from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 from tests.reference import numbers
 from tests.reference import seam as twin
@@ -50,7 +51,7 @@ def test_pixels_that_look_opposed_do_not_count():
 
 
 def test_losses_are_those_of_the_two_views():
-    """From the maps that each view gives, by the equations, on the small view's grid."""
+    """From the maps that each view gives, by the equations, where the small view's lie."""
     network, given = seam(), batch(2, CLASSES)
     whole, small = network.pair(given["image"])
     assert whole.maps.shape[2:] == (8, 8)
@@ -58,13 +59,14 @@ def test_losses_are_those_of_the_two_views():
     labels = given["label"].double()
 
     def in_shares(maps, labels):
-        """Each map from its least to its largest value, then on the small view's grid."""
+        """Each map from its least to its largest value, then at the small view's positions."""
         found = torch.zeros_like(maps, dtype=torch.double)
         for b in range(len(maps)):
             for c in range(maps.shape[1]):
                 own = twin.stretched(maps[b, c].detach().double().flatten())
                 found[b, c] = own.view(maps.shape[2:]) * labels[b, c]
-        return F.interpolate(found, (4, 4), mode="bilinear", align_corners=False).flatten(2)
+        whole = maps.shape[2:] == (8, 8)
+        return (twin.onto(found, (32, 32), (16, 16), 4) if whole else found).flatten(2)
 
     maps = [in_shares(view.maps, labels) for view in (whole, small)]
     with_ground = torch.cat([torch.ones(2, 1), labels], 1)
@@ -94,9 +96,32 @@ def test_losses_are_those_of_the_two_views():
 def test_two_views_of_one_size_agree():
     network, given = seam(view=32), batch(2, CLASSES)
     whole, small = network.pair(given["image"])
-    for one, other in zip(whole, small, strict=True):
+    assert whole.size == small.size == (32, 32)
+    for one, other in zip(whole[1:], small[1:], strict=True):
         assert torch.equal(one, other)
     assert network(given)["equivariance"] == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "view", "stride"),
+    [((32, 32), (16, 16), 4), ((33, 47), (16, 20), 8), ((8, 5), (4, 4), 8), ((9, 9), (9, 9), 2)],
+)
+def test_maps_are_read_where_the_positions_of_the_small_view_lie(image, view, stride):
+    torch.manual_seed(0)
+    maps = torch.rand(2, 3, *(-(-side // stride) for side in image))
+    expected = twin.onto(maps, image, view, stride)
+    found = Onto(image, view, stride)(maps)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "view", "stride"), [(225, 96, 16), (448, 134, 8), (96, 48, 8)])
+def test_a_network_that_sees_where_it_is_finds_both_views_to_agree(side, view, stride):
+    """Maps hold the place of their positions in the image, and do so in either view of it."""
+    image = torch.stack(torch.meshgrid(*[torch.arange(side).float()] * 2, indexing="ij"))[None]
+    small = F.interpolate(image, (view, view), mode="bilinear")[..., ::stride, ::stride]
+    found = Onto((side, side), (view, view), stride)(image[..., ::stride, ::stride])
+    last = (side - 1) // stride * stride  # no position lies beyond
+    assert (found - small.clamp(max=last)).abs().max() < 0.02 * stride
 
 
 def test_refinement_trains_no_backbone_and_maps_do_not_train_it():
