@@ -13,6 +13,8 @@ from fbr.cam.fbr import Background
 from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
 from fbr.cam.ppc import Ppc
+from fbr.cam.seam import View
+from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 from fbr.losses.segmentation import PLAIN
 from fbr.nets import backbones
@@ -190,7 +192,9 @@ def views_alone(processes: Processes) -> dict:
         ]
         label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
         batch = {"label": label[own], "step": step, "seed": 3}
-        losses = method._contrasts(views, batch, torch.Size([5, 7]))
+        size = tuple(views[0][0].shape[2:])
+        pair = [View(size, features, refined, refined) for features, refined in views]
+        losses = method._contrasts(pair, Onto(size, size, 1), batch)
         seen = Seen(losses, *views[0], None, ((*views[1], None),))
         with patch.object(method, "look", lambda batch, seen=seen: seen):
             found = method(batch)
