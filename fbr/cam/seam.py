@@ -129,7 +129,8 @@ class Seam(Plain):
         }
 
     def recognise(self, images: Tensor) -> Tensor:
-        return super().recognise(images)[:, self.first :]
+        features = self.backbone(images)[-1]
+        return self.pooled(features, self.classify(features))[:, self.first :]
 
     def activate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         view = self.see(images)
