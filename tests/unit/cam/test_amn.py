@@ -126,6 +126,17 @@ def test_finished_maps_are_the_equation(keys):
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_class_that_is_not_shown_takes_no_pixel_however_sure_the_network_is_of_it():
+    torch.manual_seed(2)
+    logits, background = 3 * torch.randn(5, 6, 7), torch.rand(6, 7) < 0.5
+    logits[2] += 20
+    found = amn().finish(logits, torch.tensor([1, 4]), background)
+    expected = twin.finish(logits.double().numpy(), [1, 4], background.numpy())
+    assert found.numpy() == pytest.approx(expected, abs=1e-5)
+    assert found.shape == (2, 6, 7)
+    assert (found[:, background] < 1e-4).all()  # the background's, in the seeds' and now for sure
+
+
 @pytest.mark.parametrize("background", [True, False])
 def test_finished_maps_stay_within_0_and_1(background):
     everywhere = torch.full((1, 1), background)

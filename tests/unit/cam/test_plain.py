@@ -102,6 +102,19 @@ def test_threshold_pooling_and_its_gradient_are_the_equation(threshold, size):
     assert not found[1, 2]
 
 
+def test_pooling_over_a_threshold_in_bfloat16_is_the_equation_of_what_it_is_given():
+    torch.manual_seed(3)
+    features = (50 * torch.rand(3, 5, 33, 31).square()).bfloat16()  # counts that it cannot hold
+    leaf, exact = features.clone().requires_grad_(), features.double().flatten(2).requires_grad_()
+    found, expected = threshold_pool(leaf, 0.1), twin.threshold_pool(exact, 0.1)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=0, rtol=0.02)
+    found.sum().backward()
+    expected.sum().backward()
+    apart = (leaf.grad.flatten(2).double() - exact.grad).norm() / exact.grad.norm()
+    assert apart < 0.05
+
+
 def test_the_option_changes_what_is_pooled(plain):
     given = batch()
     given["image"] = given["image"].relu()
