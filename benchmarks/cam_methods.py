@@ -1,9 +1,10 @@
 """A training step of every CAM method beside the passes of its network alone, and with FBR.
 
-The passes: forward and backward of the backbone, once a view, and of every layer with weights
-behind it, on what they are given in a step; no loss, no optimiser. Each method has a process of its
-own, for its memory: first without FBR, then with it, which takes more; with FBR a step is shown in
-times the step without, and in times its passes, the projections among them.
+The passes: forward of the backbone, once a view, and of every layer with weights behind it, on what
+they are given in a step, and backward where the step's gradient comes by; no loss, no optimiser.
+Each method has a process of its own, for its memory: first without FBR, then with it, which takes
+more; with FBR a step is shown in times the step without, and in times its passes, the projections
+among them.
 
     python -m benchmarks.cam_methods [--full]
 
@@ -11,6 +12,7 @@ times the step without, and in times its passes, the projections among them.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -66,23 +68,40 @@ def recipe_of(name: str, full: bool):
     )
 
 
-def recorded(network, step):
-    """What layers with weights were given in one step: (layer, call, input, gradient wanted)."""
+class Call(NamedTuple):
+    """One pass in a step: a layer, what it was called by and given, and where gradients went.
+
+    inward: whether what it was given has one. reached: not empty once its result had one.
+    """
+
+    layer: nn.Module
+    call: Callable
+    given: Tensor
+    inward: bool
+    reached: list[bool]
+
+
+def recorded(network, step) -> list[Call]:
+    """What layers with weights were given in one step."""
     inside = set(network.backbone.modules())
     inside |= {part for m in network.modules() if isinstance(m, Aspp) for part in m}
     watched = [m for m in network.modules() if isinstance(m, LAYERS) and m not in inside]
     calls = []
 
-    def note(layer, given):
-        calls.append((layer, layer, given[0].detach(), given[0].requires_grad))
+    def note(layer, given, seen, call=None):
+        calls.append(Call(layer, call or layer, given[0].detach(), given[0].requires_grad, []))
+        reached = calls[-1].reached
+        for end in ends(seen):
+            end.register_hook(lambda _: reached.append(True))
 
-    handles = [m.register_forward_pre_hook(note) for m in (network.backbone, *watched)]
+    handles = [m.register_forward_hook(note) for m in (network.backbone, *watched)]
     if (background := network.background) is not None:
         project = background.project  # two layers as one product, which no hook would see
 
         def noted(features):
-            calls.append((background, project, features.detach(), features.requires_grad))
-            return project(features)
+            seen = project(features)
+            note(background, [features], seen, project)
+            return seen
 
         background.project = noted
     step()
@@ -93,18 +112,20 @@ def recorded(network, step):
     return calls
 
 
-def replay(calls):
+def ends(seen: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Of what a layer makes, all that a gradient can come to."""
+    return [end for end in ([seen] if isinstance(seen, Tensor) else seen) if end.requires_grad]
+
+
+def replay(calls: list[Call]):
     """Each layer forward and backward by itself; of a backbone, the last level has the gradient."""
-    for layer, call, given, wanted in calls:
+    for layer, call, given, inward, reached in calls:
         layer.zero_grad()
         with autocast(DEVICE.type, True):
-            seen = call(given.requires_grad_(wanted))
-        if isinstance(seen, Tensor):
-            seen = [seen]
-        last = seen[-1:] if call is layer else seen  # levels, or the two projections
-        ends = [end for end in last if end.requires_grad]
-        if ends:
-            torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
+            seen = call(given.requires_grad_(inward))
+        if reached:
+            last = ends(seen)[-1:] if call is layer else ends(seen)  # levels, or two projections
+            torch.autograd.backward(last, [torch.ones_like(end) for end in last])
         given.requires_grad_(False)
 
 
