@@ -1,12 +1,13 @@
 """AMN: pixels of another CAM's confident seeds classified apart (Lee, Kim and Shim, CVPR 2022).
 
-The image's labels condition the features, so that the network knows what it may find.
+The image's labels condition the features, so that the network knows what it may find. Seeds are
+read where positions lie, and so are the maps of inference; the released code reads both in the
+middles of cells, the same but for crops of no whole strides.
 """
 
 from typing import TYPE_CHECKING, Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ class Amn(Seeded):
     def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
         super().__init__()
         self.backbone, self.width = backbone, backbone.channels[-1]
+        self.positions = backbone.positions[-1]
         self.encode = nn.Linear(classes, self.width)
         self.dropout = BitDropout(options.dropout)
         self.classify = Aspp(self.width, 1 + classes, options.rates, options.deviation)
@@ -42,8 +44,7 @@ class Amn(Seeded):
 
     def look(self, batch: dict[str, Tensor]) -> Seen:
         features, logits = self.conditioned(batch["image"], batch["label"])
-        seeds = batch["seeds"][:, None].float()
-        target = F.interpolate(seeds, logits.shape[2:], mode="nearest-exact")[:, 0]
+        target = self.positions.nearest(batch["seeds"], logits.shape[2:])
         losses = balanced_cross_entropy(logits, target.long(), self.loss)
         return Seen(losses, features, logits)
 

@@ -8,6 +8,7 @@ from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
 from fbr.losses.classification import multilabel_soft_margin
 from fbr.losses.saliency import explicit_pseudo_pixels
+from fbr.nets.positions import Positions, Size
 from fbr.params import Share, Strict
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Eps(Plain):
             "classification": multilabel_soft_margin(scores, batch["label"]),
             "saliency": salience_loss(
                 logits.float().softmax(1),
-                at_positions(batch["saliency"], self.stride),
+                at_positions(batch["saliency"], logits.shape[2:], self.positions),
                 batch["label"],
                 self.salience,
             ),
@@ -58,9 +59,9 @@ class Eps(Plain):
         return self.classify(features).softmax(1)[:, 1:], features
 
 
-def at_positions(saliency: Tensor, stride: int) -> Tensor:
-    """Saliency (B, H, W) in 0…255 → (B, h, w) in 0…1, at the pixels where positions lie."""
-    return saliency[:, ::stride, ::stride].float() / 255
+def at_positions(saliency: Tensor, size: Size, positions: Positions) -> Tensor:
+    """Saliency (B, H, W) in 0…255 → (B, *size) in 0…1, at the pixels where positions lie."""
+    return positions.nearest(saliency, size).float() / 255
 
 
 def salience_loss(chance: Tensor, salient: Tensor, labels: Tensor, numbers: Salience) -> Tensor:

@@ -28,6 +28,7 @@ from fbr.losses.contrast import (
 )
 from fbr.masks.neighbours import follow_colours
 from fbr.nets.dropout import BitDropout
+from fbr.nets.positions import Onto
 from fbr.params import Fbr
 
 Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
@@ -72,7 +73,7 @@ class Background(nn.Module):
         scores: Tensor,
         batch: dict,
         maps: Tensor | None = None,
-        onto: reading.Onto | None = None,
+        onto: Onto | None = None,
     ) -> Losses:
         """Losses by name, those of no weight left out, and what is only watched, without gradient.
 
@@ -296,7 +297,7 @@ class Background(nn.Module):
         }
         if "companions" in batch:
             ground = batch["companions"][:, None]
-            ground = F.interpolate(ground, size, mode="nearest-exact").flatten(1) > 0
+            ground = F.interpolate(ground, size, mode="nearest").flatten(1) > 0
             nearest, none = assign(u, regions), torch.zeros_like(regions[..., 0])
             side = torch.where(ground, 1.0, -1.0) * (label == 0)
             most = none.scatter_add(1, nearest, side) > 0

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fbr.cam.fbr import Background
-from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
+from fbr.nets.positions import Onto, Positions
 
 TINY = 1e-5
 
@@ -34,12 +34,13 @@ class Method(nn.Module):
     """A method gives `look` and `activate`, and `recognise` if it tells classes.
 
     head: its modules that start from nothing and take the recipe's `head_lr`. width: L, channels of
-    the features that it shows. views: of each image, that it shows to FBR. saliency: whether the
-    batch has to hold saliency (B, H, W) uint8.
+    the features that it shows. positions: where they lie in an image. views: of each image, that it
+    shows to FBR. saliency: whether the batch has to hold saliency (B, H, W) uint8.
     """
 
     head: list[nn.Module]
     width: int
+    positions: Positions
     views: int = 1
     saliency: bool = False
 

@@ -22,7 +22,7 @@ class Plain(Method):
 
     def __init__(self, backbone: "Backbone", classes: int, options: Options) -> None:
         super().__init__()
-        self.backbone, self.stride = backbone, backbone.strides[-1]
+        self.backbone, self.positions = backbone, backbone.positions[-1]
         self.classify = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
         self.head, self.width = [self.classify], backbone.channels[-1]
         self.tap = options.tap

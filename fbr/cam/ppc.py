@@ -22,10 +22,11 @@ from fbr.cam.eps import Salience, at_positions, salience_loss
 from fbr.cam.fbr import Background, Draws, gathered, here, processes
 from fbr.cam.method import Method, Seen
 from fbr.cam.seam import Seam, View, shares
-from fbr.cam.seeds import TINY, Onto, resized
+from fbr.cam.seeds import TINY, resized
 from fbr.errors import Refusal
 from fbr.losses.contrast import class_mean
 from fbr.losses.prototypes import hard_pixels, prototype_entropy, semi_hard_entropy
+from fbr.nets.positions import Onto
 from fbr.params import Count, NotNegative, Positive, Share, Strict
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Ppc(Seam):
         small = resized(whole[:, None], torch.Size([self.side, self.side]))[:, 0]
         total = []
         for view, saliency in zip(pair, (whole, small), strict=True):
-            salient = at_positions(saliency, self.stride)
+            salient = at_positions(saliency, view.maps.shape[2:], self.positions)
             refined = view.refined.float()
             if self.numbers.mode == "released":
                 refined = refined.softmax(1)

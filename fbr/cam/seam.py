@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
-from fbr.cam.seeds import TINY, Onto, resized, stretched
+from fbr.cam.seeds import TINY, resized, stretched
 from fbr.errors import Refusal
 from fbr.losses.classification import multilabel_soft_margin
 from fbr.losses.equivariance import (
@@ -24,6 +24,7 @@ from fbr.losses.equivariance import (
     equivariance,
     least_activation,
 )
+from fbr.nets.positions import Onto, Positions
 from fbr.params import Counts, Share
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Seam(Plain):
                 f"{-len(backbone.channels)}: the network has {len(backbone.channels)} levels"
             )
         channels = [backbone.channels[level] for level in options.levels]
-        self.correlate = Correlation(channels, options.level_widths)
+        places = [backbone.positions[level] for level in [*options.levels, -1]]
+        self.correlate = Correlation(channels, options.level_widths, places)
         self.head = [*self.head, self.correlate]
 
     def look(self, batch: dict) -> Seen:
@@ -103,7 +105,7 @@ class Seam(Plain):
         return View(tuple(images.shape[2:]), features, maps, refined)
 
     def onto(self, whole: View, small: View) -> Onto:
-        return Onto(whole.size, small.size, self.stride)
+        return Onto(whole.size, small.size, self.positions)
 
     def compare(self, whole: View, small: View, labels: Tensor) -> dict[str, Tensor]:
         """Losses of both views, compared where the small one has its positions; labels (B, K)."""
@@ -144,10 +146,14 @@ class Seam(Plain):
 
 
 class Correlation(nn.Module):
-    """PCM: maps become means over the pixels that look alike, in colours and earlier features."""
+    """PCM: maps become means over the pixels that look alike, in colours and earlier features.
 
-    def __init__(self, channels: list[int], widths: list[int]) -> None:
+    places: positions of the levels that these features come from, and of the maps.
+    """
+
+    def __init__(self, channels: list[int], widths: list[int], places: list[Positions]) -> None:
         super().__init__()
+        *self.places, self.positions = places
         self.narrow = nn.ModuleList(
             nn.Conv2d(inputs, outputs, 1, bias=False)
             for inputs, outputs in zip(channels, widths, strict=True)
@@ -159,12 +165,12 @@ class Correlation(nn.Module):
 
     def forward(self, maps: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
         """maps (B, C, h, w) without gradient → the same, float32; levels train no backbone."""
-        size = maps.shape[2:]
+        size, at = maps.shape[2:], self.positions.nearest
         parts = [
-            narrow(resized(level.detach(), size)).relu()
-            for narrow, level in zip(self.narrow, levels, strict=True)
+            narrow(at(level.detach(), size, place)).relu()
+            for narrow, level, place in zip(self.narrow, levels, self.places, strict=True)
         ]
-        looks = self.mix(torch.cat([resized(images, size).to(parts[0].dtype), *parts], 1))
+        looks = self.mix(torch.cat([at(images, size).to(parts[0].dtype), *parts], 1))
         return correlated(maps, looks)
 
 

@@ -3,7 +3,6 @@
 Grids come flat: N positions an image, B images. Scores s have channel 0 for the background.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -131,46 +130,6 @@ def draw_pixels(chance: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:
     step = (uniform[1] * count[pick]).long()
     step = step.minimum((count[pick] - 1).clamp(min=0))
     return order[(start[pick] + step).clamp(max=len(labels) - 1)]
-
-
-class Onto(NamedTuple):
-    """Reads maps of one view of an image where the positions of a smaller view lie.
-
-    image, view: heights and widths in pixels. stride: of the network, whose position j lies at
-    pixel j·stride of what it sees, not in the middle of a cell: `resized` would be off by up to
-    half a stride, or more where a side is no whole number of strides.
-    """
-
-    image: tuple[int, int]
-    view: tuple[int, int]
-    stride: int
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) of the image → float32 (B, C, h', w'), bilinear, edges repeated."""
-        maps = maps.float()
-        if self.image == self.view:
-            return maps
-        places = _places(*self, tuple(maps.shape[2:]), maps.device)
-        places = places.expand(len(maps), -1, -1, -1)
-        return F.grid_sample(maps, places, padding_mode="border", align_corners=True)
-
-
-@lru_cache(maxsize=64)
-def _places(
-    image: tuple[int, int],
-    view: tuple[int, int],
-    stride: int,
-    grid: tuple[int, int],
-    device: torch.device,
-) -> Tensor:
-    """Of each position of the view, its place on the grid of the image: (1, h', w', 2), -1 to 1."""
-    sides = []
-    for whole, part, most in zip(image, view, grid, strict=True):
-        pixel = torch.arange(0, part, stride, dtype=torch.float64, device=device)
-        at = ((pixel + 0.5) * whole / part - 0.5) / stride
-        sides.append(2 * at / max(1, most - 1) - 1)
-    rows, columns = torch.meshgrid(*sides, indexing="ij")
-    return torch.stack([columns, rows], 2)[None].float()
 
 
 def resized(maps: Tensor, size: torch.Size) -> Tensor:

@@ -11,6 +11,7 @@ from torchvision import models
 from fbr.errors import Refusal, chosen
 from fbr.files import weights as files
 from fbr.nets import caffe_resnet, depthwise, resnet38
+from fbr.nets.positions import Positions
 
 log = logging.getLogger("fbr")
 
@@ -23,8 +24,11 @@ class Backbone(nn.Module):
     """levels: modules run one after another; each one's output is a map of the result.
 
     channels, strides: of each map. names: of its tensors in published files, where they differ from
-    its own.
+    its own. patches: whether an image is cut into pieces that do not overlap; else positions lie
+    where padded convolutions begin.
     """
+
+    patches: bool = False
 
     def __init__(
         self,
@@ -48,6 +52,11 @@ class Backbone(nn.Module):
                 images.register_hook(_channels_last)
             maps.append(images)
         return maps
+
+    @property
+    def positions(self) -> list[Positions]:
+        """Where those of each map lie in the image."""
+        return [Positions(s, (s - 1) / 2 if self.patches else 0.0) for s in self.strides]
 
     def _resting(self, images: Tensor) -> list[nn.Module]:
         """The first levels that a CPU is to run on a few images at a time.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbr.nets.inputs import normalise
+from fbr.nets.positions import Positions, Size
 from fbr.nets.precision import autocast
 
 
@@ -28,13 +30,15 @@ def multi_scale(
     size: tuple[int, int],
     device: torch.device,
     bfloat16: bool,
+    positions: Positions | None = None,
 ) -> Tensor:
     """Mean over scales and flips of a network's maps (N, C, *size), float32, on the device.
 
     images (N, H, W, 3) uint8. network: (B, 3, H, W) → (B, C, h, w). A flipped image's maps are
-    flipped back before they count.
+    flipped back before they count. positions: where those of its maps lie; if none is told they are
+    resized like pictures, as in the training of a network whose loss resizes them.
     """
-    return several(network, images, [Looks(scales, flip)], size, device, bfloat16)[0]
+    return several(network, images, [Looks(scales, flip)], size, device, bfloat16, positions)[0]
 
 
 @torch.inference_mode()
@@ -45,15 +49,16 @@ def several(
     size: tuple[int, int],
     device: torch.device,
     bfloat16: bool,
+    positions: Positions | None = None,
 ) -> list[Tensor]:
     """`multi_scale` in several ways at once: what they have in common is looked at once."""
     whole = normalise(torch.from_numpy(images).to(device))
     totals: list[Tensor | None] = [None] * len(ways)
     for scale in dict.fromkeys(scale for way in ways for scale in way.scales):
-        height, width = (max(1, round(side * scale)) for side in images.shape[1:3])
+        view = tuple(max(1, round(side * scale)) for side in images.shape[1:3])
         resized = whole
-        if (height, width) != images.shape[1:3]:
-            resized = F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)
+        if view != images.shape[1:3]:
+            resized = F.interpolate(whole, view, mode="bilinear", align_corners=False)
         flip = any(way.flip for way in ways if scale in way.scales)
         batch = torch.cat([resized, resized.flip(3)]) if flip else resized
         batch = batch.contiguous(memory_format=torch.channels_last)
@@ -62,13 +67,22 @@ def several(
         plain, mirrored = maps[: len(images)], maps[len(images) :]
         for number, way in enumerate(ways):
             if scale in way.scales:
-                # Weighted and averaged on the network's own grid, where scores are few: resizing is
-                # linear, and alike from the left and from the right.
-                seen = (plain + mirrored.flip(3)) / 2 if way.flip else plain
-                seen = seen * (way.scales.count(scale) / len(way.scales))
-                seen = F.interpolate(seen, size, mode="bilinear", align_corners=False)
+                share = way.scales.count(scale) / len(way.scales)
+                both = (plain, mirrored) if way.flip else (plain,)
+                seen = _brought([share / len(both) * m for m in both], view, size, positions)
                 totals[number] = seen if totals[number] is None else totals[number].add_(seen)
     return totals
+
+
+def _brought(maps: Sequence[Tensor], view: Size, size: Size, positions: Positions | None) -> Tensor:
+    """The sum of maps of a view, and of the same from right to left if there are two, at `size`."""
+    if positions is None:
+        # Added on the network's own grid, where scores are few: resizing is linear, and alike from
+        # the left and from the right.
+        total = maps[0] if len(maps) == 1 else maps[0] + maps[1].flip(3)
+        return F.interpolate(total, size, mode="bilinear", align_corners=False)
+    drawn = (positions.drawn(m, view, size, mirrored=bool(i)) for i, m in enumerate(maps))
+    return reduce(Tensor.add_, drawn)
 
 
 class Padded(nn.Module):

@@ -1,6 +1,7 @@
 """Any network of timm that shows its maps, as a backbone: ResNeSt, ConvNeXt, HRNet, DINOv2, …"""
 
 from collections.abc import Iterator
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +31,8 @@ class TimmBackbone(Backbone):
         super().__init__([], channels, strides)
         self.whole = whole
         self.net, self.at, self.merge = net, at, merge
+        strided = (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1)
+        self.patches = any(stem.stride == stem.kernel_size for stem in islice(strided, 1))
         self.names = {f"net.{key}": key for key in net.state_dict()}
         mean, std = (torch.tensor(net.pretrained_cfg[key]) for key in ("mean", "std"))
         ours, spread = torch.tensor(MEAN), torch.tensor(STD)

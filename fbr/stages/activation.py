@@ -46,6 +46,7 @@ def write_maps(
         flip=numbers.flip,
         device=here,
         bfloat16=described["bfloat16"],
+        positions=network.positions,
     )
     empty = 0
     for entry, image in counted(read_ahead(todo, job.data.image), job.stage, len(todo)):

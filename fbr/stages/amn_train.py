@@ -74,6 +74,7 @@ def score(job: Job, network: Seeded, device: torch.device, entries: list[Entry])
             size=(entry.height, entry.width),
             device=device,
             bfloat16=job.numbers.bfloat16,
+            positions=network.positions,
         )
         keys = np.array([0, *entry.classes], np.uint8)
         confusion.update(keys[logits[keys.tolist()].argmax(0).cpu()], job.data.mask(entry))

@@ -25,14 +25,15 @@ IMAGES = "photographs"
 
 
 class _Maps(nn.Module):
-    """A CAM method that shows its maps."""
+    """A CAM method that shows its maps at the size of the image."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.method.maps(images)
+        size = images.shape[2:]
+        return self.method.positions.drawn(self.method.maps(images), size, size)
 
 
 def export(model: Path, target: Path, images: list[np.ndarray]) -> str:
@@ -48,8 +49,7 @@ def export(model: Path, target: Path, images: list[np.ndarray]) -> str:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise Refusal(f"export needs {', '.join(missing)}, not found; pip install 'fbr[export]'")
-    inner = _Maps(network) if stage == "cam_train" else network
-    whole = Photographs(FullSize(inner)).eval()
+    whole = Photographs(_Maps(network) if stage == "cam_train" else FullSize(network)).eval()
     facts = {
         "classes": json.dumps(described["classes"]),
         "scores": "logits of 0…K" if stage == "seg_train" else "maps of 1…K, not normalised",

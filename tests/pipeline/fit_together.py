@@ -14,11 +14,11 @@ from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
 from fbr.cam.ppc import Ppc
 from fbr.cam.seam import View
-from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 from fbr.losses.segmentation import PLAIN
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
+from fbr.nets.positions import Onto, Positions
 from fbr.params import LocalPool, LossOptions, Training
 from fbr.stages.seg_train import SegmentationTask
 from fbr.train import loop
@@ -194,7 +194,7 @@ def views_alone(processes: Processes) -> dict:
         batch = {"label": label[own], "step": step, "seed": 3}
         size = tuple(views[0][0].shape[2:])
         pair = [View(size, features, refined, refined) for features, refined in views]
-        losses = method._contrasts(pair, Onto(size, size, 1), batch)
+        losses = method._contrasts(pair, Onto(size, size, Positions(1)), batch)
         seen = Seen(losses, *views[0], None, ((*views[1], None),))
         with patch.object(method, "look", lambda batch, seen=seen: seen):
             found = method(batch)

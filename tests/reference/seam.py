@@ -64,20 +64,3 @@ def stretched(values):
     """(N,) → max(0, v) from its least and largest to 0…1."""
     values = values.clamp(min=0)
     return (values - values.min()) / (values.max() - values.min() + TINY)
-
-
-def onto(maps, image, view, stride):
-    """Maps (B, C, h, w) of an image read at each position of a smaller view of it, one by one."""
-    height, width = maps.shape[2:]
-    rows, columns = [range(0, side, stride) for side in view]
-    found = torch.zeros(*maps.shape[:2], len(rows), len(columns), dtype=torch.double)
-    for i, y in enumerate(rows):
-        for j, x in enumerate(columns):
-            # The middle of this pixel of the view, in pixels of the image, in positions.
-            down = min(max(((y + 0.5) * image[0] / view[0] - 0.5) / stride, 0), height - 1)
-            across = min(max(((x + 0.5) * image[1] / view[1] - 0.5) / stride, 0), width - 1)
-            for row in range(height):
-                for column in range(width):
-                    share = max(0, 1 - abs(down - row)) * max(0, 1 - abs(across - column))
-                    found[:, :, i, j] += share * maps[:, :, row, column].double()
-    return found

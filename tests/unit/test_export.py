@@ -31,7 +31,7 @@ def test_the_file_gives_what_torch_gives(place, capsys, stage):
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == untrained.CLASSES
     network, _ = networks.load(model, torch.device("cpu"))
     whole = exporting.Photographs(
-        exporting.FullSize(exporting._Maps(network) if stage == "cam_train" else network)
+        exporting._Maps(network) if stage == "cam_train" else exporting.FullSize(network)
     ).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 37, 61, 3), np.uint8)
     (found,) = session.run(None, {"photographs": images})

@@ -1,16 +1,18 @@
-"""A backbone that commutes with flips, and batches, for tests of every CAM method."""
+"""A backbone that commutes with flips of odd sides, and batches, for tests of every CAM method."""
 
 import torch
 from torch import Tensor, nn
 
+from fbr.nets.positions import Positions
+
 
 class Backbone(nn.Module):
-    """Means over 2×2 pixels and 1×1 convolutions: three levels at strides 2, 4 and 4."""
+    """Means over 3×3 pixels and 1×1 convolutions: three levels at strides 2, 4 and 4."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels, self.strides = [5, 6, 8], [2, 4, 4]
-        pool = nn.AvgPool2d(2)
+        self.channels, self.positions = [5, 6, 8], [Positions(2), Positions(4), Positions(4)]
+        pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
         self.levels = nn.ModuleList(
             [
                 nn.Sequential(pool, nn.Conv2d(3, 5, 1), nn.ReLU()),

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from fbr.cam import CAM
@@ -12,6 +11,7 @@ from fbr.cam.fbr import Background
 from fbr.cam.method import Seeded
 from fbr.nets import backbones
 from fbr.nets.inference import multi_scale
+from fbr.nets.positions import Positions
 from tests.reference import amn as twin
 from tests.reference import numbers
 
@@ -21,7 +21,7 @@ OPTIONS = {"rates": [1, 2], "deviation": 0.1, "dropout": 0.0, "smoothing": 0.4}
 class Backbone(nn.Module):
     """Hands the image on, as its own map."""
 
-    channels, strides = (7, 3), (1, 1)
+    channels, positions = (7, 3), (Positions(1), Positions(1))
 
     def forward(self, images):
         return [torch.zeros(1), images]
@@ -74,8 +74,9 @@ def test_features_and_logits_are_the_equations(classes, shown):
 
 def test_the_loss_is_the_equation_on_the_coarse_grid():
     network, given = amn(), batch(2, grid=(5, 6))
+    network.positions = Positions(3)
     big = given["seeds"].repeat_interleave(3, 1).repeat_interleave(3, 2)
-    big[:, ::3] = 1  # off the centres of the cells
+    big[:, 1::3] = 1  # off the positions
     seen = network.look(given | {"seeds": big})
     assert seen.features.shape == (2, 3, 5, 6)
     assert seen.scores.shape == (2, 5, 5, 6)
@@ -84,19 +85,16 @@ def test_the_loss_is_the_equation_on_the_coarse_grid():
     assert total(seen.losses).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("size", "grid"), [((64, 64), (4, 4)), ((33, 47), (5, 3)), ((5, 6), (5, 6))]
-)
-def test_seeds_are_read_as_pillow_reads_the_nearest(monkeypatch, size, grid):
+@pytest.mark.parametrize(("size", "stride"), [((64, 64), 16), ((33, 47), 8), ((5, 6), 1)])
+def test_seeds_are_read_where_positions_lie(monkeypatch, size, stride):
     seen = []
     monkeypatch.setattr(
         "fbr.cam.amn.balanced_cross_entropy", lambda logits, target, _: seen.append(target) or {}
     )
-    given = batch(1, grid=size)
-    amn().look(given | {"image": torch.randn(1, 3, *grid)})
-    picture = Image.fromarray(given["seeds"][0].numpy())
-    nearest = np.asarray(picture.resize(grid[::-1], Image.Resampling.NEAREST))
-    assert np.array_equal(seen[0][0].numpy(), nearest)
+    network, given = amn(), batch(1, grid=size)
+    network.positions = Positions(stride)
+    network.look(given | {"image": given["image"][..., ::stride, ::stride]})
+    assert torch.equal(seen[0], given["seeds"][:, ::stride, ::stride])
 
 
 @pytest.mark.parametrize("only", [0, 2, 255])

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from fbr.cam.eps import Eps, at_positions
 from fbr.losses.saliency import explicit_pseudo_pixels
+from fbr.nets.positions import Positions
 from tests.unit.cam.stand_in import Backbone, batch
 
 CLASSES = 3
@@ -33,8 +34,8 @@ def test_losses_are_of_classes_and_of_all_channels(eps):
 
 @pytest.mark.parametrize(("side", "stride"), [(225, 16), (33, 4), (96, 8), (1, 8)])
 def test_saliency_is_read_at_the_pixels_of_positions(side, stride):
-    image = torch.arange(side).expand(1, side, side)
-    found = 255 * at_positions(image, stride)[0, 0]
+    image, count = torch.arange(side).expand(1, side, side), -(-side // stride)
+    found = 255 * at_positions(image, (count, count), Positions(stride))[0, 0]
     assert found.round().tolist() == list(range(0, side, stride))
 
 

@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 
 from fbr.cam import seeds as reading
 from fbr.cam.fbr import Background, Draws, capped
+from fbr.nets.positions import Onto, Positions
 from tests.reference import fbr as twin
 from tests.reference import numbers
 
@@ -59,7 +60,7 @@ def test_collapse_is_watched(monkeypatch):
     )
     values = module(features, scores, batch)
     u, (regions, count) = module.project(features)[1].detach(), held[0]
-    ground = fine[:, 1::3, 1::3].flatten(1)  # the middle of each position's 3 × 3 pixels
+    ground = fine[:, ::3, ::3].flatten(1)  # where a network's positions lie
     expected = twin.watched(*(part.numpy() for part in (u, found.label, regions, count, ground)))
     names = ("background_norm", "nroi_spread", "nroi_companions")
     assert 0 < expected[2][0] < expected[2][1]
@@ -76,7 +77,7 @@ def test_a_coarser_grid_is_for_contrasts_alone(monkeypatch):
         return module
 
     features, scores, batch = given(height=8, width=6)
-    maps, onto = scores[:, 1:] + 1, reading.Onto((16, 12), (8, 6), 2)
+    maps, onto = scores[:, 1:] + 1, Onto((16, 12), (8, 6), Positions(2))
     found = still()(features, scores, batch, maps, onto)
     own = still()(features, scores, batch, maps)
     module = still()

@@ -9,13 +9,14 @@ from torch import nn
 from fbr.cam import CAM
 from fbr.cam.plain import Plain, threshold_pool
 from fbr.nets import backbones
+from fbr.nets.positions import Positions
 from tests.reference import fbr as twin
 
 
 class Backbone(nn.Module):
     """Hands the image on, as its own map."""
 
-    channels, strides = (7, 3), (1, 1)
+    channels, positions = (7, 3), (Positions(1), Positions(1))
 
     def forward(self, images):
         return [torch.zeros(1), images]

@@ -10,12 +10,11 @@ from fbr.cam import ppc
 from fbr.cam.fbr import Background, Draws
 from fbr.cam.ppc import Ppc, prototypes
 from fbr.cam.seam import View
-from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
 from fbr.losses.saliency import explicit_pseudo_pixels
-from tests.reference import numbers
+from fbr.nets.positions import Onto, Positions
+from tests.reference import numbers, positions
 from tests.reference import ppc as twin
-from tests.reference import seam as twin_seam
 from tests.unit.cam.stand_in import Backbone, batch
 
 CLASSES, TAU = 3, 0.1
@@ -30,7 +29,7 @@ def made(**options) -> Ppc:
 
 def same(side):
     """Both views of one size."""
-    return Onto((side, side), (side, side), 1)
+    return Onto((side, side), (side, side), Positions(1))
 
 
 def view_of(features, refined) -> View:
@@ -216,7 +215,7 @@ def test_the_large_view_is_projected_first_and_made_small_then():
 
     for view in (whole, small):
         z, refined = (
-            twin_seam.onto(part, (32, 32), (16, 16), 4).float() if view is whole else part
+            positions.onto(part, (32, 32), (16, 16), (4, 0)).float() if view is whole else part
             for part in (projected(view), view.refined)
         )
         expected.append(network._side(z.flatten(2).mT, refined, given["label"]))
@@ -281,14 +280,15 @@ def test_maps_are_refined_ones_on_seam_and_a_softmax_on_eps():
     images = batch(2, CLASSES)["image"]
     for network in (made(), made(salience=numbers.SALIENCE)):
         view, maps = network.see(images), network.maps(images)
-        keys = torch.tensor([2])
-        least, most = (reduce(maps[0, 1]) for reduce in (torch.amin, torch.amax))
+        best = maps[0].amax((1, 2)).argmax()
+        keys, own = 1 + best[None], maps[0, best]
+        least, most = own.amin(), own.amax()
         if network.saliency:
             torch.testing.assert_close(maps, view.maps.softmax(1)[:, 1:])
-            expected = maps[0, 1] / most
+            expected = own / most
         else:
             assert torch.equal(maps, view.refined[:, 1:])
-            expected = (maps[0, 1] - least) / (most - least)
+            expected = (own - least) / (most - least)
         torch.testing.assert_close(network.finish(maps[0], keys)[0], expected, atol=1e-3, rtol=0)
 
 

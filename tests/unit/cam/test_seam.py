@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fbr.cam.seam import Seam, correlated, shares
-from fbr.cam.seeds import Onto
 from fbr.errors import Refusal
-from tests.reference import numbers
+from tests.reference import numbers, positions
 from tests.reference import seam as twin
 from tests.unit.cam.stand_in import Backbone, batch
 
@@ -66,7 +65,7 @@ def test_losses_are_those_of_the_two_views():
                 own = twin.stretched(maps[b, c].detach().double().flatten())
                 found[b, c] = own.view(maps.shape[2:]) * labels[b, c]
         whole = maps.shape[2:] == (8, 8)
-        return (twin.onto(found, (32, 32), (16, 16), 4) if whole else found).flatten(2)
+        return (positions.onto(found, (32, 32), (16, 16), (4, 0)) if whole else found).flatten(2)
 
     maps = [in_shares(view.maps, labels) for view in (whole, small)]
     with_ground = torch.cat([torch.ones(2, 1), labels], 1)
@@ -102,26 +101,15 @@ def test_two_views_of_one_size_agree():
     assert network(given)["equivariance"] == 0
 
 
-@pytest.mark.parametrize(
-    ("image", "view", "stride"),
-    [((32, 32), (16, 16), 4), ((33, 47), (16, 20), 8), ((8, 5), (4, 4), 8), ((9, 9), (9, 9), 2)],
-)
-def test_maps_are_read_where_the_positions_of_the_small_view_lie(image, view, stride):
-    torch.manual_seed(0)
-    maps = torch.rand(2, 3, *(-(-side // stride) for side in image))
-    expected = twin.onto(maps, image, view, stride)
-    found = Onto(image, view, stride)(maps)
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("side", "view", "stride"), [(225, 96, 16), (448, 134, 8), (96, 48, 8)])
-def test_a_network_that_sees_where_it_is_finds_both_views_to_agree(side, view, stride):
-    """Maps hold the place of their positions in the image, and do so in either view of it."""
-    image = torch.stack(torch.meshgrid(*[torch.arange(side).float()] * 2, indexing="ij"))[None]
-    small = F.interpolate(image, (view, view), mode="bilinear")[..., ::stride, ::stride]
-    found = Onto((side, side), (view, view), stride)(image[..., ::stride, ::stride])
-    last = (side - 1) // stride * stride  # no position lies beyond
-    assert (found - small.clamp(max=last)).abs().max() < 0.02 * stride
+def test_colours_and_levels_are_read_where_maps_lie():
+    network, given, mixed = seam(), batch(2, CLASSES, 33), []
+    network.correlate.mix.register_forward_pre_hook(lambda _, inputs: mixed.append(inputs[0]))
+    network.see(given["image"])
+    first, second, _ = network.backbone(given["image"])
+    levels = [first[..., ::2, ::2], second]  # of strides 2 and 4, as maps have
+    narrow = zip(network.correlate.narrow, levels, strict=True)
+    expected = [given["image"][..., ::4, ::4], *(conv(level).relu() for conv, level in narrow)]
+    torch.testing.assert_close(mixed[0], torch.cat(expected, 1))
 
 
 def test_refinement_trains_no_backbone_and_maps_do_not_train_it():

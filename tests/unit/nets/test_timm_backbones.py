@@ -65,6 +65,20 @@ def test_maps_lie_on_the_grids_promised_and_everything_learns(build, name, strid
     assert all(reached)
 
 
+@pytest.mark.parametrize(
+    ("name", "stride", "first"),
+    [
+        ("resnest14d", 16, 0),
+        ("hrnet_w18_small", 4, 0),
+        ("mobilenetv3_small_050", 32, 0),
+        ("convnext_atto", 32, 15.5),
+        ("deit_tiny_patch16_224", 16, 7.5),
+    ],
+)
+def test_patches_have_their_positions_in_their_middles(build, name, stride, first):
+    assert build(name, stride).positions[-1].first == first
+
+
 @pytest.mark.parametrize("name", ["resnest14d", "deit_tiny_patch16_224"])
 def test_the_first_levels_can_be_frozen(build, name):
     backbone = build(name, 16, 2)

@@ -59,6 +59,7 @@ def test_maps_are_the_rule_over_the_mean_logits_and_lie_where_those_of_cams_do(s
             size,
             CPU,
             True,
+            network.positions,
         )[0]
         folder = made.path("crf_refine", "seeds", cam="plain", mask="amn_seeds")
         background = pictures.read_mask(folder / f"{entry.id}.png") == 0
@@ -113,7 +114,7 @@ def test_an_epoch_is_judged_by_the_likeliest_class_of_each_pixel(second, job):
         image, size = made.data.image(entry)[None], (entry.height, entry.width)
         logits = multi_scale(
             lambda views, label=label: network.eval().maps(views, label),
-            *(image, [1.0], False, size, CPU, True),
+            *(image, [1.0], False, size, CPU, True, network.positions),
         )[0]
         chance = logits.double().softmax(0).numpy()
         mask = np.zeros(size, np.uint8)

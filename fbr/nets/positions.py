@@ -1,0 +1,123 @@
+"""Where the positions of a network's maps lie in the image that it sees, and reading there."""
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]  # height and width
+
+
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make each tensor once; not while a network is exported, to files that hold for any size."""
+    cached = lru_cache(maxsize=256)(torch.inference_mode(False)(make))
+
+    @wraps(make)
+    def kept(*what: object) -> Tensor:
+        return make(*what) if torch.compiler.is_exporting() else cached(*what)
+
+    return kept
+
+
+class Positions(NamedTuple):
+    """Position j lies at pixel first + j·stride of what a network sees, down and to the right.
+
+    Padded convolutions begin at pixel 0, patches in the middle of the first. Resized like pictures,
+    from cells to cells, maps of the former lie half a stride too low, and too far right but where a
+    flip blurs them to the left as well.
+    """
+
+    stride: int
+    first: float = 0.0
+
+    def nearest(self, picture: Tensor, size: Size, within: "Positions | None" = None) -> Tensor:
+        """Of a picture (…, H, W), or of a map with positions `within` it, what lies nearest.
+
+        size: of the map that is to be met. Beyond the picture its edges go on.
+        """
+        if within == self:
+            return picture
+        of = within or PIXELS
+        rows, columns = (
+            _nearest(self, of, count, side, picture.device)
+            for count, side in zip(size, picture.shape[-2:], strict=True)
+        )
+        return picture[..., rows[:, None], columns]
+
+    def drawn(self, maps: Tensor, view: Size, size: Size, mirrored: bool = False) -> Tensor:
+        """Maps (B, C, h, w) of a view, a picture of `view` pixels, drawn over it: (B, C, *size).
+
+        Bilinear, float32; edges go on. mirrored: the view is the picture from right to left.
+        """
+        grid, device = maps.shape[2:], maps.device
+        rows = _drawn(self, view[0], size[0], grid[0], False, device)
+        columns = _drawn(self, view[1], size[1], grid[1], mirrored, device)
+        return _read(maps, rows, columns)
+
+
+PIXELS = Positions(1)
+
+
+class Onto(NamedTuple):
+    """Reads maps of one view of an image where the positions of a smaller view lie.
+
+    image, view: heights and widths in pixels.
+    """
+
+    image: Size
+    view: Size
+    positions: Positions
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) of the image → float32 (B, C, h', w'), bilinear, edges go on."""
+        if self.image == self.view:
+            return maps.float()
+        rows, columns = (
+            _between(self.positions, whole, part, count, maps.device)
+            for whole, part, count in zip(self.image, self.view, maps.shape[2:], strict=True)
+        )
+        return _read(maps, rows, columns)
+
+
+def _read(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Two small products, which have gradients that a GPU adds up alike every time."""
+    with torch.autocast(maps.device.type, enabled=False):
+        return rows @ maps.float() @ columns.mT
+
+
+@_kept
+def _nearest(own: Positions, of: Positions, count: int, side: int, device: torch.device) -> Tensor:
+    """For each of `count` positions, which of the `side` others lies nearest."""
+    pixel = own.first + own.stride * torch.arange(count, dtype=torch.float64, device=device)
+    return ((pixel - of.first) / of.stride + 0.5).floor().long().clamp(0, side - 1)
+
+
+@_kept
+def _drawn(
+    own: Positions, view: int, side: int, count: int, mirrored: bool, device: torch.device
+) -> Tensor:
+    """Weights of `count` positions of a view at each of the `side` pixels that it is drawn to."""
+    pixel = _centres(torch.arange(side, dtype=torch.float64, device=device), side, view)
+    return _weights(own, view - 1 - pixel if mirrored else pixel, count)
+
+
+@_kept
+def _between(own: Positions, whole: int, part: int, count: int, device: torch.device) -> Tensor:
+    """Weights of `count` positions of the image at each position of its view of `part` pixels."""
+    seen = -(-part // own.stride)
+    pixel = own.first + own.stride * torch.arange(seen, dtype=torch.float64, device=device)
+    return _weights(own, _centres(pixel, part, whole), count)
+
+
+def _centres(pixel: Tensor, side: int, other: int) -> Tensor:
+    """Where pixels of a picture lie in the same one of another side."""
+    return (pixel + 0.5) * other / side - 0.5
+
+
+def _weights(own: Positions, pixel: Tensor, count: int) -> Tensor:
+    """Of each position at each pixel, bilinear: (pixels, count)."""
+    place = ((pixel - own.first) / own.stride).clamp(0, count - 1)
+    each = torch.arange(count, dtype=torch.float64, device=pixel.device)
+    return (1 - (place[:, None] - each).abs()).clamp(min=0).float()
