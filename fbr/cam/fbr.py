@@ -28,7 +28,7 @@ from fbr.losses.contrast import (
 )
 from fbr.masks.neighbours import follow_colours
 from fbr.nets.dropout import BitDropout
-from fbr.nets.positions import Onto
+from fbr.nets.positions import PIXELS, Onto, Positions
 from fbr.params import Fbr
 
 Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
@@ -39,10 +39,12 @@ class Background(nn.Module):
     """The plug-in: features, seed scores and image labels in, named losses out."""
 
     prototypes: Tensor
+    positions: Positions
 
     def __init__(self, channels: int, classes: int, numbers: Fbr) -> None:
         super().__init__()
         self.numbers = numbers
+        self.positions = PIXELS  # where what it is given lies, until a method says
         self.phi_fg = _projection(channels, numbers.width)
         self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
         self.phi_seg, self.dropout = nn.Linear(numbers.width, 1, bias=False), BitDropout(0.5)
@@ -125,7 +127,8 @@ class Background(nn.Module):
             scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
         if (how := self.numbers.follow_colours) is not None:
             maps = scores.relu() if self.numbers.scores == "cam" else scores
-            scores = follow_colours(maps, batch["image"], **how.model_dump())
+            before = self.positions.before
+            scores = follow_colours(maps, batch["image"], **how.model_dump(), before=before)
         return reading.seeds(scores.flatten(2), batch["label"], self.numbers)
 
     @torch.no_grad()

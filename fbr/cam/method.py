@@ -76,6 +76,7 @@ class Method(nn.Module):
 
     def carry(self, background: Background) -> "Method":
         self.background = background
+        background.positions = self.positions
         self.head = [*self.head, background]
         if background.numbers.bank_each_view:
             self.banks.extend(deepcopy(background.bank) for _ in range(self.views - 1))

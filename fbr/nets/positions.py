@@ -32,6 +32,11 @@ class Positions(NamedTuple):
     stride: int
     first: float = 0.0
 
+    @property
+    def before(self) -> float:
+        """How far before the middle of its cell each position lies, in cells."""
+        return (self.stride - 1) / 2 / self.stride - self.first / self.stride
+
     def nearest(self, picture: Tensor, size: Size, within: "Positions | None" = None) -> Tensor:
         """Of a picture (…, H, W), or of a map with positions `within` it, what lies nearest.
 

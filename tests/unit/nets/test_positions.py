@@ -86,6 +86,10 @@ def test_the_nearest_is_the_nearest(own, within, side):
     assert torch.equal(own.nearest(picture, size, within), torch.stack(expected))
 
 
+def test_corners_lie_before_middles():
+    assert [Positions(8).before, Positions(16, 7.5).before, PIXELS.before] == [3.5 / 8, 0, 0]
+
+
 def test_a_map_at_the_same_positions_is_itself():
     maps = torch.rand(1, 2, 3, 4)
     assert Positions(8).nearest(maps, (3, 4), Positions(8)) is maps
