@@ -400,6 +400,7 @@ class CamInfer(Strict):
     also: Name | None = None  # a second split to have maps of
     scales: Scales
     flip: bool
+    cells: bool = False  # draw maps half a stride lower than they lie, as in the published codes
 
 
 class AmnTrain(CamTrain):

@@ -46,7 +46,7 @@ def write_maps(
         flip=numbers.flip,
         device=here,
         bfloat16=described["bfloat16"],
-        positions=network.positions,
+        positions=None if numbers.cells else network.positions,
     )
     empty = 0
     for entry, image in counted(read_ahead(todo, job.data.image), job.stage, len(todo)):

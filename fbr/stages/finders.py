@@ -102,7 +102,7 @@ class Activations(Finder):
             device=device(),
             bfloat16=self.bfloat16,
         )
-        where = self.network.positions
+        where = None if self.numbers.cells else self.network.positions
         found = mean(self.network.maps, size=strided(entries[0]), positions=where)
         if self.shown:
             ids = [torch.tensor(self.shown, device=found.device)] * len(entries)
