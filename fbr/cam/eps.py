@@ -8,8 +8,8 @@ from fbr.cam.method import Seen
 from fbr.cam.plain import Plain
 from fbr.losses.classification import multilabel_soft_margin
 from fbr.losses.saliency import explicit_pseudo_pixels
-from fbr.nets.positions import Positions, Size
 from fbr.params import Share, Strict
+from fbr.positions import Positions, Size
 
 if TYPE_CHECKING:
     from fbr.nets.backbones import Backbone

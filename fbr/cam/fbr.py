@@ -28,8 +28,8 @@ from fbr.losses.contrast import (
 )
 from fbr.masks.neighbours import follow_colours
 from fbr.nets.dropout import BitDropout
-from fbr.nets.positions import PIXELS, Onto, Positions
 from fbr.params import Fbr
+from fbr.positions import PIXELS, Onto, Positions
 
 Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
 REFERENCE = 2048  # rows of the bank that a map is calibrated with
@@ -127,8 +127,10 @@ class Background(nn.Module):
             scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
         if (how := self.numbers.follow_colours) is not None:
             maps = scores.relu() if self.numbers.scores == "cam" else scores
-            before = self.positions.before
-            scores = follow_colours(maps, batch["image"], **how.model_dump(), before=before)
+            # Of a smaller view nobody knows how its positions lie in the whole image.
+            whole = self.positions.count(batch["image"].shape[2:]) == scores.shape[2:]
+            where = self.positions if whole else None
+            scores = follow_colours(maps, batch["image"], **how.model_dump(), positions=where)
         return reading.seeds(scores.flatten(2), batch["label"], self.numbers)
 
     @torch.no_grad()

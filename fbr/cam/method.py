@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from fbr.cam.fbr import Background
 from fbr.errors import Refusal
-from fbr.nets.positions import Onto, Positions
+from fbr.positions import Onto, Positions
 
 TINY = 1e-5
 

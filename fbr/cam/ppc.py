@@ -26,8 +26,8 @@ from fbr.cam.seeds import TINY, resized
 from fbr.errors import Refusal
 from fbr.losses.contrast import class_mean
 from fbr.losses.prototypes import hard_pixels, prototype_entropy, semi_hard_entropy
-from fbr.nets.positions import Onto
 from fbr.params import Count, NotNegative, Positive, Share, Strict
+from fbr.positions import Onto
 
 if TYPE_CHECKING:
     from fbr.nets.backbones import Backbone

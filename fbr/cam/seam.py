@@ -24,8 +24,8 @@ from fbr.losses.equivariance import (
     equivariance,
     least_activation,
 )
-from fbr.nets.positions import Onto, Positions
 from fbr.params import Counts, Share
+from fbr.positions import Onto, Positions
 
 if TYPE_CHECKING:
     from fbr.nets.backbones import Backbone

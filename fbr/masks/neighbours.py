@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fbr.positions import Positions
+
 TINY = 1e-4
 
 
@@ -18,11 +20,11 @@ def follow_colours(
     dilations: list[int],
     contrast: float,
     finer: int = 1,
-    before: float = 0.0,
+    positions: Positions | None = None,
 ) -> Tensor:
     """maps (B, C, h, w), images (B, 3, H, W) of any scale → maps (B, C, h, w).
 
-    before: how far before the middle of its cell each position of the maps lies, in cells.
+    positions: where those of the maps lie in the images; else they cut them into equal cells.
 
     A step makes each pixel the mean over its 3×3 neighbours at each dilation, itself among them,
     weighted by exp(-|colour difference| / (contrast · deviation of these differences)). It runs on
@@ -31,20 +33,16 @@ def follow_colours(
     coarse = maps.shape[2:]
     if finer > 1:
         maps = F.interpolate(maps, scale_factor=finer, mode="bilinear", align_corners=False)
-    colours = F.adaptive_avg_pool2d(_moved(images.to(maps.dtype), coarse, before), maps.shape[2:])
+    if positions is None:
+        colours = F.adaptive_avg_pool2d(images.to(maps.dtype), maps.shape[2:])
+    else:
+        colours = positions.around(images, coarse, finer).to(maps.dtype)
     apart = (_around(colours, dilations) - colours[:, :, None]).abs().sum(1)
     deviation = apart.std(1, keepdim=True) + TINY
     weights = (-apart / (contrast * deviation)).softmax(1)[:, None]
     for _ in range(steps):
         maps = (_around(maps, dilations) * weights).sum(2)
     return F.adaptive_avg_pool2d(maps, coarse)
-
-
-def _moved(images: Tensor, cells: torch.Size, by: float) -> Tensor:
-    """Images moved down and to the right by a part of a cell; their first edges go on."""
-    height, width = images.shape[2:]
-    down, across = (round(by * side / n) for side, n in zip((height, width), cells, strict=True))
-    return F.pad(images, (across, 0, down, 0), mode="replicate")[..., :height, :width]
 
 
 def _around(maps: Tensor, dilations: list[int]) -> Tensor:

@@ -11,7 +11,7 @@ from torchvision import models
 from fbr.errors import Refusal, chosen
 from fbr.files import weights as files
 from fbr.nets import caffe_resnet, depthwise, resnet38
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 
 log = logging.getLogger("fbr")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbr.nets.inputs import normalise
-from fbr.nets.positions import Positions, Size
 from fbr.nets.precision import autocast
+from fbr.positions import Positions, Size
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ LAYERS = (
     {"nets"},
     {"losses", "masks", "metrics"},
     {"engines", "launch", "published"},
-    {"files", "params", "pipeline"},
+    {"files", "params", "pipeline", "positions"},
     {"workspace", "catalogue"},
     {"errors", "fbr"},
 )

@@ -18,8 +18,8 @@ from fbr.errors import Refusal
 from fbr.losses.segmentation import PLAIN
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
-from fbr.nets.positions import Onto, Positions
 from fbr.params import LocalPool, LossOptions, Training
+from fbr.positions import Onto, Positions
 from fbr.stages.seg_train import SegmentationTask
 from fbr.train import loop
 from fbr.train.loop import Images, Upkeep

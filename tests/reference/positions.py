@@ -68,3 +68,23 @@ def nearest(picture, size, grid: Grid, within: Grid):
                 at.append(max(k for k in range(side) if apart[k] == min(apart)))
             found[i, j] = picture[*at]
     return found
+
+
+def around(picture, size, finer, grid: Grid):
+    """Means of a picture over the parts of a square around each position, a hundredth at a time."""
+    stride, first = grid
+    height, width = picture.shape[2:]
+    steps = 20 * stride // math.gcd(stride, finer)
+    found = torch.zeros(*picture.shape[:2], size[0] * finer, size[1] * finer, dtype=torch.double)
+
+    def pixels(cell, side):
+        begin = first + 0.5 - stride / 2 + cell * stride / finer
+        places = [begin + (k + 0.5) * stride / finer / steps for k in range(steps)]
+        return [min(max(math.floor(place), 0), side - 1) for place in places]
+
+    for i in range(size[0] * finer):
+        for j in range(size[1] * finer):
+            rows, columns = pixels(i, height), pixels(j, width)
+            values = picture[:, :, rows][:, :, :, columns].double()
+            found[:, :, i, j] = values.mean((2, 3))
+    return found

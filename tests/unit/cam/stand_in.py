@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 
 
 class Backbone(nn.Module):

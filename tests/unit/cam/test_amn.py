@@ -11,7 +11,7 @@ from fbr.cam.fbr import Background
 from fbr.cam.method import Seeded
 from fbr.nets import backbones
 from fbr.nets.inference import multi_scale
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 from tests.reference import amn as twin
 from tests.reference import numbers
 

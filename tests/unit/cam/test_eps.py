@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fbr.cam.eps import Eps, at_positions
 from fbr.losses.saliency import explicit_pseudo_pixels
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 from tests.unit.cam.stand_in import Backbone, batch
 
 CLASSES = 3

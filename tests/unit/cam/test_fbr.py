@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from fbr.cam import seeds as reading
 from fbr.cam.fbr import Background, Draws, capped
-from fbr.nets.positions import Onto, Positions
+from fbr.positions import Onto, Positions
 from tests.reference import fbr as twin
 from tests.reference import numbers
 

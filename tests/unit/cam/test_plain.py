@@ -9,7 +9,7 @@ from torch import nn
 from fbr.cam import CAM
 from fbr.cam.plain import Plain, threshold_pool
 from fbr.nets import backbones
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 from tests.reference import fbr as twin
 
 

@@ -12,7 +12,7 @@ from fbr.cam.ppc import Ppc, prototypes
 from fbr.cam.seam import View
 from fbr.errors import Refusal
 from fbr.losses.saliency import explicit_pseudo_pixels
-from fbr.nets.positions import Onto, Positions
+from fbr.positions import Onto, Positions
 from tests.reference import numbers, positions
 from tests.reference import ppc as twin
 from tests.unit.cam.stand_in import Backbone, batch

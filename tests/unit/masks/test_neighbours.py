@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fbr.masks.neighbours import follow_colours
-from fbr.nets.positions import Positions
+from fbr.positions import Positions
 from tests.reference import neighbours as twin
 
 
@@ -36,12 +36,12 @@ def test_a_map_stops_where_the_colour_ends():
     assert found[7, 0] > 0
 
 
-def test_colours_are_those_around_positions_that_lie_before_the_middles_of_their_cells():
+def test_colours_are_those_around_positions():
     """Positions every 8 pixels from 0; the colour ends between the second and the third."""
     images = torch.zeros(1, 3, 8, 40)
     images[..., 9:] = 1
     maps = torch.tensor([1.0, 1, 0, 0, 0]).view(1, 1, 1, 5)
-    found = follow_colours(maps, images, 5, [1], 0.1, before=Positions(8).before)
+    found = follow_colours(maps, images, 5, [1], 0.1, positions=Positions(8))
     torch.testing.assert_close(found, maps, atol=1e-3, rtol=0)
     assert (follow_colours(maps, images, 5, [1], 0.1) - maps).abs().max() > 0.1
 

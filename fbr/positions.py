@@ -32,10 +32,9 @@ class Positions(NamedTuple):
     stride: int
     first: float = 0.0
 
-    @property
-    def before(self) -> float:
-        """How far before the middle of its cell each position lies, in cells."""
-        return (self.stride - 1) / 2 / self.stride - self.first / self.stride
+    def count(self, size: Size) -> Size:
+        """How many there are, down and to the right, of an image of this size."""
+        return -(-size[0] // self.stride), -(-size[1] // self.stride)
 
     def nearest(self, picture: Tensor, size: Size, within: "Positions | None" = None) -> Tensor:
         """Of a picture (…, H, W), or of a map with positions `within` it, what lies nearest.
@@ -60,6 +59,17 @@ class Positions(NamedTuple):
         rows = _drawn(self, view[0], size[0], grid[0], False, device)
         columns = _drawn(self, view[1], size[1], grid[1], mirrored, device)
         return _read(maps, rows, columns)
+
+    def around(self, picture: Tensor, size: Size, finer: int = 1) -> Tensor:
+        """Means of a picture (B, C, H, W) over squares of a stride around each of `size` positions.
+
+        Each square is cut into finer × finer. Beyond the picture its edges go on.
+        """
+        rows, columns = (
+            _around(self, count, finer, side, picture.device)
+            for count, side in zip(size, picture.shape[2:], strict=True)
+        )
+        return _read(picture, rows, columns)
 
 
 PIXELS = Positions(1)
@@ -106,6 +116,19 @@ def _drawn(
     """Weights of `count` positions of a view at each of the `side` pixels that it is drawn to."""
     pixel = _centres(torch.arange(side, dtype=torch.float64, device=device), side, view)
     return _weights(own, view - 1 - pixel if mirrored else pixel, count)
+
+
+@_kept
+def _around(own: Positions, count: int, finer: int, side: int, device: torch.device) -> Tensor:
+    """Of each part of a cell, which share lies in each of `side` pixels: (count · finer, side)."""
+    part = own.stride / finer
+    begin = own.first - own.stride / 2 + 0.5  # of the first cell, in pixels from the picture's edge
+    edges = begin + part * torch.arange(count * finer + 1, dtype=torch.float64, device=device)
+    pixel = torch.arange(side + 1, dtype=torch.float64, device=device)
+    pixel[0], pixel[-1] = -torch.inf, torch.inf
+    below, above = edges[:-1, None], edges[1:, None]
+    inside = above.minimum(pixel[1:]) - below.maximum(pixel[:-1])
+    return (inside.clamp(min=0) / part).float()
 
 
 @_kept

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fbr.nets import backbones
-from fbr.nets.positions import PIXELS, Onto, Positions
+from fbr.positions import PIXELS, Onto, Positions
 from tests.reference import positions as twin
 
 SIZES = [((32, 32), (16, 16), 4), ((33, 47), (16, 20), 8), ((8, 5), (4, 4), 8), ((9, 9), (9, 9), 2)]
@@ -86,8 +86,23 @@ def test_the_nearest_is_the_nearest(own, within, side):
     assert torch.equal(own.nearest(picture, size, within), torch.stack(expected))
 
 
-def test_corners_lie_before_middles():
-    assert [Positions(8).before, Positions(16, 7.5).before, PIXELS.before] == [3.5 / 8, 0, 0]
+@pytest.mark.parametrize("own", [Positions(4), Positions(16), Positions(4, 1.5), Positions(5)])
+@pytest.mark.parametrize("finer", [1, 4])
+@pytest.mark.parametrize("size", [(17, 16), (1, 3)])
+def test_means_around_positions_are_those_of_their_squares(own, finer, size):
+    torch.manual_seed(0)
+    picture, count = torch.rand(2, 3, *size), own.count(size)
+    found = own.around(picture, count, finer)
+    torch.testing.assert_close(found, twin.around(picture, count, finer, own).float())
+
+
+@pytest.mark.parametrize(("side", "stride"), [(225, 16), (96, 8), (321, 16)])
+def test_a_ramp_has_the_place_of_each_position_around_it(side, stride):
+    ramp, own = torch.arange(float(side)).expand(1, 1, side, side), Positions(stride)
+    found = own.around(ramp, own.count((side, side)))[0, 0, 0]
+    place = stride * torch.arange(len(found))
+    # A square of even sides has no pixel in its middle: it begins half a pixel before it.
+    assert (found[1:-1] - place[1:-1]).abs().max() <= 0.5
 
 
 def test_a_map_at_the_same_positions_is_itself():
