@@ -93,7 +93,7 @@ def stepping(numbers, data):
         def bare():
             with autocast(processes.device.type, numbers.bfloat16):
                 outputs = network.outputs(images)
-            sum(logits.float().mean() for logits in outputs.values()).backward()
+            sum(scores.logits.float().mean() for scores in outputs.values()).backward()
             network.zero_grad()
 
         yield step, bare
@@ -121,7 +121,7 @@ def show_inference(name, numbers, data, size, way, steps):
             for scale in way.scales
         ]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        predicting = applied(network, SETTINGS.data["voc"].submit, {})
+        predicting = applied(network, SETTINGS.data["voc"].submit)
 
         def bare():
             with autocast(place.type, numbers.bfloat16):

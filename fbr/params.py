@@ -22,6 +22,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^\w+$")]
 Seed = Annotated[int, Field(ge=0)]
+Grid = Literal["image", "logits"]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 
@@ -212,8 +213,6 @@ class Predict(Way):
     """How the predictions that are kept are made."""
 
     windows: Windows | None = None
-    # Images are padded to whole strides, so that scores lie where crops had them in training.
-    pad: bool = False
 
 
 class Submit(Predict):
@@ -576,8 +575,8 @@ class LossOptions(Strict):
     pool: LocalPool | None = None
     hard: Hard | None = None
     power: Annotated[float, Field(ge=1)] = 1.0  # k of Minkowski's mean of pixels: (mean lᵏ)^(1/k)
-    # Where logits meet labels: logits resized to the image, or labels to the head's grid.
-    grid: Literal["image", "logits"] = "image"
+    # Where logits meet labels: at every pixel of the image, or at the head's positions.
+    grid: Grid = "image"
     aux: NotNegative = 0.4  # weight of a head's auxiliary scores, where it has some
 
 

@@ -32,23 +32,44 @@ class Positions(NamedTuple):
     stride: int
     first: float = 0.0
 
+    def pixels(self, count: int, device: torch.device) -> Tensor:
+        """Where the first `count` of a side lie, float64."""
+        return self.first + self.stride * torch.arange(count, dtype=torch.float64, device=device)
+
     def count(self, size: Size) -> Size:
         """How many there are, down and to the right, of an image of this size."""
         return -(-size[0] // self.stride), -(-size[1] // self.stride)
 
-    def nearest(self, picture: Tensor, size: Size, within: "Positions | None" = None) -> Tensor:
+    def nearest(
+        self,
+        picture: Tensor,
+        size: Size,
+        within: "Positions | None" = None,
+        view: Size | None = None,
+    ) -> Tensor:
         """Of a picture (…, H, W), or of a map with positions `within` it, what lies nearest.
 
-        size: of the map that is to be met. Beyond the picture its edges go on.
+        size: of the map that is to be met. view: pixels of the picture as the network saw it, if
+        not H and W. Beyond the picture its edges go on.
         """
         if within == self:
             return picture
-        of = within or PIXELS
+        sides = picture.shape[-2:]
         rows, columns = (
-            _nearest(self, of, count, side, picture.device)
-            for count, side in zip(size, picture.shape[-2:], strict=True)
+            _nearest(self, within or PIXELS, count, side, seen, picture.device)
+            for count, side, seen in zip(size, sides, view or sides, strict=True)
         )
         return picture[..., rows[:, None], columns]
+
+    def bilinear(self, maps: Tensor, size: Size, within: "Positions") -> Tensor:
+        """Maps (B, C, h, w) with positions `within` the same view at `size` of these: float32."""
+        if within == self:
+            return maps.float()
+        rows, columns = (
+            _beside(self, within, count, held, maps.device)
+            for count, held in zip(size, maps.shape[2:], strict=True)
+        )
+        return _read(maps, rows, columns)
 
     def drawn(self, maps: Tensor, view: Size, size: Size, mirrored: bool = False) -> Tensor:
         """Maps (B, C, h, w) of a view, a picture of `view` pixels, drawn over it: (B, C, *size).
@@ -103,10 +124,20 @@ def _read(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @_kept
-def _nearest(own: Positions, of: Positions, count: int, side: int, device: torch.device) -> Tensor:
-    """For each of `count` positions, which of the `side` others lies nearest."""
-    pixel = own.first + own.stride * torch.arange(count, dtype=torch.float64, device=device)
+def _nearest(
+    own: Positions, of: Positions, count: int, side: int, view: int, device: torch.device
+) -> Tensor:
+    """For each of `count` positions in `view` pixels, which of the `side` others lies nearest."""
+    pixel = own.pixels(count, device)
+    if of == PIXELS:
+        pixel = _centres(pixel, view, side)
     return ((pixel - of.first) / of.stride + 0.5).floor().long().clamp(0, side - 1)
+
+
+@_kept
+def _beside(own: Positions, of: Positions, count: int, held: int, device: torch.device) -> Tensor:
+    """Weights of `held` positions of one kind at `count` of another in the same view."""
+    return _weights(of, own.pixels(count, device), held)
 
 
 @_kept
@@ -134,8 +165,7 @@ def _around(own: Positions, count: int, finer: int, side: int, device: torch.dev
 @_kept
 def _between(own: Positions, whole: int, part: int, count: int, device: torch.device) -> Tensor:
     """Weights of `count` positions of the image at each position of its view of `part` pixels."""
-    seen = -(-part // own.stride)
-    pixel = own.first + own.stride * torch.arange(seen, dtype=torch.float64, device=device)
+    pixel = own.pixels(-(-part // own.stride), device)
     return _weights(own, _centres(pixel, part, whole), count)
 
 

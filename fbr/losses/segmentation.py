@@ -28,14 +28,11 @@ Part = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
 def cross_entropy(logits: Tensor, target: Tensor, options: LossOptions = PLAIN) -> Part:
     """Return the cross entropy summed over the labelled pixels, and their number.
 
-    logits (B, C, h, w), background first; target (B, H, W) integer ids, void (255) left out. Logits
-    of another size are resized to the target bilinearly (align_corners=False), or the target to
-    them by its nearest pixels, as `options.grid` has it. A batch without a labelled pixel gives
-    (0, 0) with zero gradients. The sum is float32, the count int64. With a power k above 1, the sum
-    is that of k-th powers, and k the third part.
+    logits (B, C, H, W), background first; target (B, H, W) integer ids, void (255) left out. A
+    batch without a labelled pixel gives (0, 0) with zero gradients. The sum is float32, the count
+    int64. With a power k above 1, the sum is that of k-th powers, and k the third part.
     """
-    logits, target = _fitted(logits, target, options.grid)
-    losses, counted = _per_pixel(logits, target, options)
+    losses, counted = _per_pixel(logits.float(), target.long(), options)
     return _part(losses, counted, options.power)
 
 
@@ -47,8 +44,7 @@ def balanced_cross_entropy(
     Arguments as in `cross_entropy`. Each sum carries its ½, so the loss is the plain sum of the two
     parts' means. A part without pixels adds nothing; the other keeps its ½.
     """
-    logits, target = _fitted(logits, target, options.grid)
-    losses, counted = _per_pixel(logits, target, options)
+    losses, counted = _per_pixel(logits.float(), target.long(), options)
     sides = {"background": target == 0, "foreground": target != 0}
     return {n: _part(losses / 2, counted & side, options.power) for n, side in sides.items()}
 
@@ -108,18 +104,6 @@ def _gathered(values: Tensor, target: Tensor, reach: int, sigma: float) -> Tenso
         gathered[here].addcmul_(values[there], same)
         gathered[there].addcmul_(values[here], same)
     return gathered
-
-
-def _fitted(logits: Tensor, target: Tensor, grid: str) -> tuple[Tensor, Tensor]:
-    """Logits float32 and target int64 on one grid."""
-    logits, target = logits.float(), target.long()
-    if logits.shape[-2:] == target.shape[-2:]:
-        return logits, target
-    if grid == "image":
-        size = target.shape[-2:]
-        return F.interpolate(logits, size, mode="bilinear", align_corners=False), target
-    nearest = F.interpolate(target[:, None].float(), logits.shape[-2:], mode="nearest-exact")
-    return logits, nearest[:, 0].long()
 
 
 def _per_pixel(logits: Tensor, target: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:

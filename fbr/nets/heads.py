@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +13,21 @@ from torch.nn import functional as F
 from fbr.errors import Refusal, chosen
 from fbr.nets.aspp import Aspp
 from fbr.nets.backbones import Backbone
+from fbr.params import Grid
+from fbr.positions import Onto, Positions, Size
 
 
 @dataclass(frozen=True)
 class Shape:
     """What a head stands on and how large it is.
 
-    channels, strides: of the backbone's maps, finest first. rates: dilations of parallel branches.
-    width: of the head's own maps; dropout before its classifier; None is what the paper has.
+    channels, positions: of the backbone's maps, finest first. rates: dilations of parallel
+    branches. width: of the head's own maps; dropout before its classifier; None is what the paper
+    has.
     """
 
     channels: list[int]
-    strides: list[int]
+    positions: list[Positions]
     classes: int
     rates: list[int] | None = None
     width: int | None = None
@@ -31,11 +35,13 @@ class Shape:
 
     def level(self, stride: int) -> int:
         """The last of the maps that are at least as fine as this stride; else the finest."""
-        return max((i for i, own in enumerate(self.strides) if own <= stride), default=0)
+        return max((i for i, own in enumerate(self.positions) if own.stride <= stride), default=0)
 
 
 class Head(nn.Module):
-    """Maps, finest first, in; logits (B, classes, h, w) on a grid of the head's own out."""
+    """Maps, finest first, in; logits (B, classes, h, w) on the grid of one of them out."""
+
+    grid: int = -1  # which
 
     def outputs(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """What is trained: "" are the head's scores, any others are auxiliary."""
@@ -85,24 +91,26 @@ class DeepLabV3Plus(Head):
         super().__init__()
         last, rates = shape.channels[-1], _rates(shape, "deeplabv3plus")
         width = shape.width or min(self.WIDTH, last)
-        self.level = shape.level(4)
+        self.grid = shape.level(4)
+        self.places = shape.positions[-1], shape.positions[self.grid]
         self.branches = nn.ModuleList(
             [_block(last, width, 1), *(_block(last, width, 3, rate) for rate in rates)]
         )
         # One value a channel and image: too few for batch statistics, so channels share theirs.
         self.pool = _block(last, width, 1, norm=nn.GroupNorm(math.gcd(8, width // 2), width))
         self.project = _block(width * (len(rates) + 2), width, 1)
-        self.fine = _block(shape.channels[self.level], self.FINE, 1)
+        self.fine = _block(shape.channels[self.grid], self.FINE, 1)
         self.refine = nn.Sequential(_block(width + self.FINE, width, 3), _block(width, width, 3))
         self.dropout = nn.Dropout(_dropout(shape, 0.0))
         self.classify = nn.Conv2d(width, shape.classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """On the grid of the fine map."""
-        deep, fine = maps[-1], self.fine(maps[self.level])
+        deep, fine = maps[-1], self.fine(maps[self.grid])
         pooled = self.pool(deep.mean((2, 3), keepdim=True)).expand(-1, -1, *deep.shape[2:])
         deep = self.project(torch.cat([*(b(deep) for b in self.branches), pooled], 1))
-        deep = F.interpolate(deep, fine.shape[2:], mode="bilinear", align_corners=False)
+        of_deep, of_fine = self.places
+        deep = of_fine.bilinear(deep, fine.shape[2:], of_deep).to(fine.dtype)
         return self.classify(self.dropout(self.refine(torch.cat([deep, fine], 1))))
 
 
@@ -118,7 +126,7 @@ class Context(Head):
         super().__init__()
         width = shape.width or min(self.WIDTH, shape.channels[-1])
         # Of a network without another map on the last one's grid, that one itself.
-        before = shape.strides[-2:] == [shape.strides[-1]] * 2
+        before = shape.positions[-2:] == [shape.positions[-1]] * 2
         self.level = -2 if before else -1
         channels = shape.channels[self.level]
         self.coarse = nn.Sequential(
@@ -256,8 +264,23 @@ class FullSize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), normalised → logits (B, 1 + K, H, W)."""
-        logits = self.network(images)
-        return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+        size = images.shape[2:]
+        return self.network.positions.drawn(self.network(images), size, size)
+
+
+class Scores(NamedTuple):
+    """Logits (B, 1 + K, h, w), where they lie in a view of the image, and its size in pixels."""
+
+    logits: Tensor
+    positions: Positions
+    view: Size
+
+    def beside(self, mask: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Logits and ids on one grid: at each pixel of a mask (B, H, W), or at each position."""
+        if grid == "image":
+            return self.positions.drawn(self.logits, self.view, mask.shape[1:]), mask
+        size = self.logits.shape[2:]
+        return self.logits, self.positions.nearest(mask, size, view=self.view)
 
 
 class Segmenter(nn.Module):
@@ -279,33 +302,41 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.scales = backbone, scales
-        shape = Shape(backbone.channels, backbone.strides, classes, rates, width, dropout)
+        places = backbone.positions
+        shape = Shape(backbone.channels, places, classes, rates, width, dropout)
         self.head = chosen(HEADS, head, "head")(shape)
+        self.positions = places[self.head.grid]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → logits (B, 1 + K, h, w) on the head's own, coarser grid."""
-        return self.outputs(images)[""]
+        return self.outputs(images)[""].logits
 
-    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+    def outputs(self, images: Tensor) -> dict[str, Scores]:
         """All logits that are trained, each on a grid of its own: "" are the scores themselves.
 
         "x1", "x0.5" and so on are those of single scales, and auxiliary ones end in "aux".
         """
-        outputs = self.head.outputs(self.backbone(images))
+        seen = {"x1": self._look(images)}
         if not self.scales:
-            return outputs
-        seen = {"x1": outputs}
+            return seen["x1"]
         for scale in self.scales:
             size = [scaled(side, scale) for side in images.shape[2:]]
             smaller = F.interpolate(images, size, mode="bilinear", align_corners=False)
-            seen[f"x{scale:g}"] = self.head.outputs(self.backbone(smaller))
+            seen[f"x{scale:g}"] = self._look(smaller)
+        whole = seen["x1"][""]
+        fitted = [self._onto(found[""], whole) for found in seen.values()]
+        best = whole._replace(logits=torch.stack(fitted).amax(0))
         single = {f"{at}_{n}".strip("_"): v for at, found in seen.items() for n, v in found.items()}
-        size = outputs[""].shape[2:]
-        fitted = [
-            F.interpolate(found[""], size, mode="bilinear", align_corners=False)
-            for found in seen.values()
-        ]
-        return {"": torch.stack(fitted).amax(0), **single}
+        return {"": best, **single}
+
+    def _look(self, images: Tensor) -> dict[str, Scores]:
+        outputs = self.head.outputs(self.backbone(images))
+        view = images.shape[2:]
+        return {name: Scores(logits, self.positions, view) for name, logits in outputs.items()}
+
+    def _onto(self, found: Scores, whole: Scores) -> Tensor:
+        """Scores of one view where those of the whole image lie."""
+        return Onto(found.view, whole.view, self.positions)(found.logits)
 
 
 def scaled(side: int, scale: float) -> int:

@@ -36,7 +36,7 @@ def multi_scale(
 
     images (N, H, W, 3) uint8. network: (B, 3, H, W) → (B, C, h, w). A flipped image's maps are
     flipped back before they count. positions: where those of its maps lie; if none is told they are
-    resized like pictures, as in the training of a network whose loss resizes them.
+    resized like pictures.
     """
     return several(network, images, [Looks(scales, flip)], size, device, bfloat16, positions)[0]
 
@@ -50,8 +50,12 @@ def several(
     device: torch.device,
     bfloat16: bool,
     positions: Positions | None = None,
+    finish: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
-    """`multi_scale` in several ways at once: what they have in common is looked at once."""
+    """`multi_scale` in several ways at once: what they have in common is looked at once.
+
+    finish: what becomes of maps that are drawn by their positions, before a mean is taken.
+    """
     whole = normalise(torch.from_numpy(images).to(device))
     totals: list[Tensor | None] = [None] * len(ways)
     for scale in dict.fromkeys(scale for way in ways for scale in way.scales):
@@ -67,46 +71,43 @@ def several(
         plain, mirrored = maps[: len(images)], maps[len(images) :]
         for number, way in enumerate(ways):
             if scale in way.scales:
-                share = way.scales.count(scale) / len(way.scales)
                 both = (plain, mirrored) if way.flip else (plain,)
-                seen = _brought([share / len(both) * m for m in both], view, size, positions)
+                if positions is None:
+                    seen = _resized(both, size)
+                else:
+                    seen = _drawn(both, view, size, positions, finish)
+                seen = seen.mul_(way.scales.count(scale) / len(way.scales) / len(both))
                 totals[number] = seen if totals[number] is None else totals[number].add_(seen)
     return totals
 
 
-def _brought(maps: Sequence[Tensor], view: Size, size: Size, positions: Positions | None) -> Tensor:
-    """The sum of maps of a view, and of the same from right to left if there are two, at `size`."""
-    if positions is None:
-        # Added on the network's own grid, where scores are few: resizing is linear, and alike from
-        # the left and from the right.
-        total = maps[0] if len(maps) == 1 else maps[0] + maps[1].flip(3)
-        return F.interpolate(total, size, mode="bilinear", align_corners=False)
-    drawn = (positions.drawn(m, view, size, mirrored=bool(i)) for i, m in enumerate(maps))
-    return reduce(Tensor.add_, drawn)
+def _resized(maps: Sequence[Tensor], size: Size) -> Tensor:
+    """The sum of maps, and of the same from right to left if there are two, at `size`.
 
-
-class Padded(nn.Module):
-    """A network whose images are padded to whole strides, its maps at the size of the image.
-
-    A map of ⌈H / s⌉ cells stands for s times as many pixels. Resized to H, all but its first cell
-    would lie too far left.
+    Added on the network's own grid, where scores are few: resizing is linear, and alike from the
+    left and from the right.
     """
+    total = maps[0] if len(maps) == 1 else maps[0] + maps[1].flip(3)
+    return F.interpolate(total, size, mode="bilinear", align_corners=False)
 
-    def __init__(self, network: nn.Module, stride: int) -> None:
-        super().__init__()
-        self.network, self.stride = network, stride
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, C, H, W) float32; padding is 0, the mean colour."""
-        height, width = images.shape[2:]
-        images = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
-        maps = self.network(images).float()
-        maps = F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)
-        return maps[..., :height, :width]
+def _drawn(
+    maps: Sequence[Tensor],
+    view: Size,
+    size: Size,
+    positions: Positions,
+    finish: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """As `_resized`, by where positions lie in the view."""
+    drawn = (positions.drawn(m, view, size, mirrored=bool(i)) for i, m in enumerate(maps))
+    return reduce(Tensor.add_, map(finish, drawn) if finish else drawn)
 
 
 class Windowed(nn.Module):
-    """A network that sees an image through overlapping windows, whose maps are averaged."""
+    """A network that sees an image through overlapping windows, whose maps are averaged.
+
+    Its maps are of the size of what it sees.
+    """
 
     def __init__(self, network: nn.Module, side: int, overlap: float) -> None:
         super().__init__()
@@ -121,8 +122,6 @@ class Windowed(nn.Module):
             for left in starts(width, wide, self.overlap):
                 place = (..., slice(top, top + tall), slice(left, left + wide))
                 maps = self.network(images[place].contiguous(memory_format=torch.channels_last))
-                size = (tall, wide)
-                maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
                 if isinstance(total, float):
                     total = maps.new_zeros(*maps.shape[:2], height, width)
                 total[place] += maps

@@ -60,7 +60,7 @@ class Masks(Finder):
     file = "masks/{id}.png"
 
     def __init__(self, network: nn.Module, described: dict, numbers: Any, shown: list[int]) -> None:
-        super().__init__(applied(network, numbers, described), described, numbers, shown)
+        super().__init__(applied(network, numbers), described, numbers, shown)
 
     def look(self, entries: list[Entry], images: np.ndarray) -> list[np.ndarray]:
         (masks,) = segment(self.network, images, [self.numbers], self.bfloat16)

@@ -55,7 +55,6 @@ def score(
         "split": numbers.split,
         "images": len(entries),
         **told(numbers),
-        "pad": numbers.pad,
         "windows": numbers.windows and numbers.windows.model_dump(),
     }
     if also:

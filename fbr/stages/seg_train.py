@@ -27,9 +27,10 @@ class SegmentationTask(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Part]:
         """image (B, 3, H, W), mask (B, H, W) with 255 void → named losses."""
         losses = {}
-        for output, logits in self.network.outputs(batch["image"]).items():
+        for output, scores in self.network.outputs(batch["image"]).items():
             weight = self.options.aux if output.endswith("aux") else 1
-            for name, part in self.loss(logits, batch["mask"], self.options).items():
+            logits, mask = scores.beside(batch["mask"], self.options.grid)
+            for name, part in self.loss(logits, mask, self.options).items():
                 losses[f"{name}_{output}".strip("_")] = weighted(part, weight)
         return losses
 

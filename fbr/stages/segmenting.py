@@ -1,6 +1,7 @@
 """Predictions of a segmentation network, written as masks: for scoring, and for a submission."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from fbr.datasets.prepared import Entry, Prepared
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import Crf, dense_crf, unary_from_probabilities
-from fbr.nets.inference import Looks, Padded, Windowed, several
+from fbr.nets.heads import FullSize, Segmenter
+from fbr.nets.inference import Looks, Windowed, several
 from fbr.params import Predict, Way
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
@@ -35,7 +37,7 @@ def predict(
     """
     torch.set_num_threads(threads)
     network, described = networks.load(model, device())
-    network = applied(network, numbers, described)
+    network = applied(network, numbers)
     ways = {folder: numbers, **(also or {})}
     todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in ways)]
     log.info("%s: %d of %d images to do", name, len(todo), len(entries))
@@ -45,22 +47,26 @@ def predict(
             pictures.write_mask(into / f"{entry.id}.png", masks[0])
 
 
-def applied(network: nn.Module, numbers: Predict, described: dict) -> nn.Module:
-    """A network as its numbers apply it, padded or in windows; it gives probabilities."""
-    network = nn.Sequential(network, nn.Softmax(1))
-    if numbers.pad:
-        network = Padded(network, described["network"]["stride"])
-    if numbers.windows:
-        network = Windowed(network, numbers.windows.side, numbers.windows.overlap)
-    return network
+def applied(network: Segmenter, numbers: Predict) -> nn.Module:
+    """A network as its numbers apply it: itself, or in windows, which give probabilities."""
+    if numbers.windows is None:
+        return network
+    whole = nn.Sequential(FullSize(network), nn.Softmax(1))
+    return Windowed(whole, numbers.windows.side, numbers.windows.overlap)
 
 
 def segment(
     network: nn.Module, images: np.ndarray, ways: Sequence[Way], bfloat16: bool
 ) -> list[np.ndarray]:
-    """Predicted ids (N, H, W) uint8 of images (N, H, W, 3) uint8, in each way."""
+    """Predicted ids (N, H, W) uint8 of images (N, H, W, 3) uint8, in each way.
+
+    Logits are drawn before they become probabilities, as losses draw them.
+    """
     looks = [Looks(way.scales, way.flip) for way in ways]
-    found = several(network, images, looks, images.shape[1:3], device(), bfloat16)
+    drawing = {}
+    if isinstance(network, Segmenter):
+        drawing = {"positions": network.positions, "finish": partial(torch.softmax, dim=1)}
+    found = several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
     crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways]
     return [
         np.stack([_mask(s, image, crf) for s, image in zip(scores, images, strict=True)])

@@ -44,7 +44,7 @@ def test_masks_are_those_of_the_network(place):
     assert predict("net", "photographs", "--overlays") == 0
     network, described = load(model, torch.device("cpu"))
     numbers = finders.Masks.alone
-    probable = applied(network, numbers, described)
+    probable = applied(network, numbers)
     for id, size in zip("abcd", SIZES, strict=True):
         mask = pictures.read_mask(place / f"predictions/masks/{id}.png")
         image = pictures.read_image(place / f"photographs/{id}.png")
@@ -60,14 +60,13 @@ def test_masks_are_those_of_the_network(place):
     assert described["stage"] == "seg_train"
 
 
-@pytest.mark.parametrize("change", [{"pad": True}, {"pad": True, "windows": {"side": 24}}])
-def test_masks_are_padded_and_seen_in_windows_where_the_numbers_say_so(place, change):
+def test_masks_are_seen_in_windows_where_the_numbers_say_so(place):
     model = untrained.write(place / "net", "seg_train")
-    words = [word for key, value in change.items() for word in ("--set", f"{key}={value}")]
-    assert predict("net", "photographs", "--batch", "2", *words) == 0
-    numbers = SegEval(**finders.Masks.alone.model_dump() | change)
-    network, described = load(model, torch.device("cpu"))
-    network = applied(network, numbers, described)
+    windows = {"side": 24}
+    assert predict("net", "photographs", "--batch", "2", "--set", f"windows={windows}") == 0
+    numbers = SegEval(**finders.Masks.alone.model_dump() | {"windows": windows})
+    network, _ = load(model, torch.device("cpu"))
+    network = applied(network, numbers)
     found = {p.stem: pictures.read_mask(p) for p in (place / "predictions/masks").iterdir()}
     for id in "abcd":
         image = pictures.read_image(place / f"photographs/{id}.png")
@@ -206,7 +205,7 @@ def test_a_network_of_the_workspace_takes_the_numbers_of_its_evaluation(place, c
     untrained.write(place / folder / "seg_train", "seg_train")
     assert predict(folder, "photographs/a.png") == 0
     assert (
-        "scales [1.0], flip True, crf None, windows None, pad False (seg_eval of params.yaml)"
+        "scales [1.0], flip True, crf None, windows None (seg_eval of params.yaml)"
         in capsys.readouterr().err
     )
     assert predict(folder, "photographs/a.png", "--out", "b", "--set", "scales=[0.5, 2]") == 0

@@ -71,17 +71,7 @@ def test_smoothed_targets_are_the_equation(shape, smoothing):
     assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 12)])
-def test_logits_are_resized_to_the_target(size):
-    torch.manual_seed(0)
-    logits = torch.randn(2, 3, *size)
-    _, target = example((2, 3, 5, 7))
-    exact = [value for _, value in reference.cross_entropies(logits, target)]
-    assert cross_entropy(logits, target)[0].item() == pytest.approx(sum(exact), rel=1e-5)
-
-
 @pytest.mark.parametrize("loss", [cross_entropy, balanced_cross_entropy])
-@pytest.mark.parametrize("size", [(3, 5), (2, 2)])
 def test_all_void_is_a_connected_zero(loss, size):
     logits = torch.randn(2, 4, *size, requires_grad=True)
     value = total(loss(logits, torch.full((2, 3, 5), 255, dtype=torch.uint8)))
@@ -247,21 +237,6 @@ def test_all_or_no_pixels_can_be_hard(at_least):
     loss, count = cross_entropy(logits, target, options)
     assert count == at_least * (target != 255).sum()
     assert loss == at_least * cross_entropy(logits, target)[0]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 8)])
-def test_labels_can_be_brought_to_the_grid_of_the_logits(size):
-    torch.manual_seed(0)
-    logits = torch.randn(2, 3, *size)
-    _, target = example((2, 3, 11, 9))
-    # The pixel in which the middle of a cell lies.
-    rows, columns = (
-        [int((i + 0.5) * side / cells) for i in range(cells)]
-        for side, cells in zip((11, 9), size, strict=True)
-    )
-    nearest = target[:, rows][:, :, columns]
-    found = cross_entropy(logits, target, LossOptions(grid="logits"))
-    assert torch.equal(torch.stack(found), torch.stack(cross_entropy(logits, nearest)))
 
 
 @pytest.mark.parametrize("power", [1.0, 3.0])

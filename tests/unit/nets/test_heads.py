@@ -7,9 +7,11 @@ from torch.nn import functional as F
 from fbr.errors import Refusal
 from fbr.nets import backbones
 from fbr.nets.heads import HEADS, FullSize, Head, ObjectContext, Segmenter, Shape, regions, scaled
+from fbr.positions import Positions
 from tests.reference import contexts as reference
+from tests.reference import positions
 
-CHANNELS, STRIDES = [8, 16, 24], [2, 4, 8]
+CHANNELS, PLACES = [8, 16, 24], [Positions(stride) for stride in (2, 4, 8)]
 
 
 def maps(batch: int = 2, height: int = 5, width: int = 7) -> list[torch.Tensor]:
@@ -20,7 +22,7 @@ def maps(batch: int = 2, height: int = 5, width: int = 7) -> list[torch.Tensor]:
 
 def head(name: str, rates: list[int] | None = None, **more) -> Head:
     torch.manual_seed(1)
-    return HEADS[name](Shape(CHANNELS, STRIDES, 4, rates, **more))
+    return HEADS[name](Shape(CHANNELS, PLACES, 4, rates, **more))
 
 
 def lively(module: torch.nn.Module) -> torch.nn.Module:
@@ -86,7 +88,7 @@ def test_deeplab_v3_plus_lies_on_the_fine_grid(mode, size):
     ],
 )
 def test_the_fine_map_is_chosen_by_its_stride(strides, level):
-    assert Shape([8] * len(strides), strides, 4).level(4) == level
+    assert Shape([8] * len(strides), [Positions(s) for s in strides], 4).level(4) == level
 
 
 @pytest.mark.parametrize(("name", "stride"), [("small", 8), ("mobilenet_v2", 16), ("resnet50", 16)])
@@ -100,11 +102,11 @@ def test_segmenters_give_scores_on_the_heads_grid(name, stride, head, grid):
     assert full.shape == (1, 3, 64, 48)
 
 
-def test_full_size_scores_are_the_resized_ones():
+def test_full_size_scores_are_drawn_where_they_lie():
     network = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1]).eval()
     images = torch.randn(1, 3, 41, 56)
     with torch.inference_mode():
-        expected = F.interpolate(network(images), (41, 56), mode="bilinear", align_corners=False)
+        expected = network.positions.drawn(network(images), (41, 56), (41, 56))
         assert torch.equal(FullSize(network)(images), expected)
 
 
@@ -199,7 +201,8 @@ def test_the_control_has_as_many_weights(width):
 def test_auxiliary_scores_come_from_before_the_last_map_where_the_grid_is_the_same(
     strides, channels
 ):
-    built = HEADS["ocr"](Shape(CHANNELS[: len(strides)], strides, 4))
+    places = [Positions(stride) for stride in strides]
+    built = HEADS["ocr"](Shape(CHANNELS[: len(strides)], places, 4))
     assert built.coarse[0][0].in_channels == channels
 
 
@@ -212,16 +215,15 @@ def test_other_scales_are_fused_by_the_largest_score():
     with torch.inference_mode():
         found = many.outputs(images)
         assert list(found) == ["", "x1", "x0.5", "x0.75"]
+        found = {name: scores.logits for name, scores in found.items()}
         assert torch.equal(found["x1"], one(images))
-        best = found["x1"]
+        best = found["x1"].double()
         for name, size in (("x0.5", (20, 28)), ("x0.75", (30, 42))):
             resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
             assert torch.equal(found[name], one(resized))
-            grid = best.shape[2:]
-            fitted = F.interpolate(found[name], grid, mode="bilinear", align_corners=False)
-            best = torch.maximum(best, fitted)
-        assert torch.equal(found[""], best)
-        assert torch.equal(many(images), best)
+            best = torch.maximum(best, positions.onto(found[name], size, (41, 56), (8, 0)))
+        torch.testing.assert_close(found[""].double(), best, atol=1e-5, rtol=0)
+        assert torch.equal(many(images), found[""])
         assert many(images[:, :, :1, :1]).shape == (2, 3, 1, 1)
 
 

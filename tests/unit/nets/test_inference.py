@@ -1,14 +1,18 @@
 """Scales, flips and windows of images, against the same things written out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from fbr.nets import backbones
-from fbr.nets.heads import Segmenter
-from fbr.nets.inference import Looks, Padded, Windowed, multi_scale, several, starts
+from fbr.nets.heads import FullSize, Segmenter
+from fbr.nets.inference import Looks, Windowed, multi_scale, several, starts
 from fbr.nets.inputs import normalise
+from fbr.positions import Positions
+from tests.reference import positions as twin
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 12, 17, 3), np.uint8)
@@ -97,30 +101,30 @@ def test_several_ways_are_each_its_own_and_share_their_looks():
             assert torch.allclose(mine, exact, atol=1e-5)
 
 
-def every_other(images: torch.Tensor) -> torch.Tensor:
-    """A network of stride 4 whose cell is the mean of its pixels."""
-    return F.avg_pool2d(images, 4, ceil_mode=True)
+def blurred(images: torch.Tensor) -> torch.Tensor:
+    """A network that knows where an image ends."""
+    return F.avg_pool2d(images, 3, 1, 1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4, 8), (5, 11), (2, 7)])
-def test_padded_maps_are_cut_from_those_of_the_padded_image(size):
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, *size)
-    tall, wide = (-(-side // 4) * 4 for side in size)
-    padded = torch.zeros(2, 3, tall, wide)
-    padded[:, :, : size[0], : size[1]] = images
-    whole = F.interpolate(every_other(padded), (tall, wide), mode="bilinear", align_corners=False)
-    found = Padded(every_other, 4)(images)
-    assert torch.equal(found, whole[:, :, : size[0], : size[1]])
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 0.5, 1.5]])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("finish", [None, partial(torch.softmax, dim=1)])
+def test_maps_are_drawn_by_their_positions_and_finished_one_by_one(scales, flip, finish):
+    def network(images):
+        return leaning(images)[..., ::2, ::2]
 
-
-def test_padding_leaves_what_lies_left_of_it_where_it_was():
-    """A step at column 8 stays there however wide the image is."""
-    for width in (16, 17, 19, 22):
-        images = torch.zeros(1, 3, 8, width)
-        images[..., 8:] = 1
-        row = Padded(every_other, 4)(images)[0, 0, 0]
-        assert row[7] < 0.5 < row[8]
+    own, size = Positions(4, 0.5), (6, 9)
+    (found,) = several(network, IMAGES, [Looks(scales, flip)], size, CPU, False, own, finish)
+    whole, expected = normalise(torch.from_numpy(IMAGES)), 0
+    for scale in scales:
+        view = tuple(max(1, round(side * scale)) for side in (12, 17))
+        seen = F.interpolate(whole, view, mode="bilinear", align_corners=False)
+        for mirrored in (False, True)[: 1 + flip]:
+            maps = network(seen.flip(3) if mirrored else seen)
+            maps = twin.drawn(maps, view, size, own, mirrored)
+            expected = expected + (finish(maps) if finish else maps)
+    expected = expected / len(scales) / (1 + flip)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -157,18 +161,17 @@ def test_windows_are_averaged_where_they_meet(size, overlap):
     for top in starts(size[0], tall, overlap):
         for left in starts(size[1], wide, overlap):
             crop = images[:, :, top : top + tall, left : left + wide]
-            maps = F.interpolate(every_other(crop), crop.shape[2:], mode="bilinear")
-            total[:, :, top : top + tall, left : left + wide] += maps
+            total[:, :, top : top + tall, left : left + wide] += blurred(crop)
             seen[top : top + tall, left : left + wide] += 1
-    assert torch.allclose(Windowed(every_other, 9, overlap)(images), total / seen, atol=1e-6)
+    assert torch.allclose(Windowed(blurred, 9, overlap)(images), total / seen, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 50), (33, 41)])
 def test_images_of_any_size_are_predicted_in_all_ways(size):
     network = Segmenter(backbones.build("small", 8), "deeplabv2", 4, [1]).eval()
-    probable = torch.nn.Sequential(network, torch.nn.Softmax(1))
+    probable = torch.nn.Sequential(FullSize(network), torch.nn.Softmax(1))
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    for applied in (probable, Padded(probable, 8), Windowed(Padded(probable, 8), 24, 0.5)):
+    for applied in (probable, Windowed(probable, 24, 0.5)):
         maps = multi_scale(applied, images, [0.5, 1.0, 1.75], True, size, CPU, False)
         assert maps.shape == (2, 4, *size)
         assert torch.allclose(maps.sum(1), torch.ones(2, *size), atol=1e-5)

@@ -58,7 +58,6 @@ def test_predictions_are_of_the_images_size_and_scored(evaluation):
         "scales": [1.0],
         "flip": True,
         "crf": None,
-        "pad": False,
         "windows": None,
     }
 
@@ -104,9 +103,9 @@ def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation
             seg_eval.run(evaluation(numbers))
     looked, several = [], segmenting.several
 
-    def look(network, images, *more):
+    def look(network, images, *more, **drawing):
         looked.append(images.shape[:3])
-        return several(network, images, *more)
+        return several(network, images, *more, **drawing)
 
     monkeypatch.setattr(segmenting, "several", look)
     job = evaluation(numbers)
@@ -115,11 +114,8 @@ def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation
     assert sorted(predictions(job)) == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    "change", [{"pad": True}, {"windows": Windows(side=24)}, {"pad": True, "windows": {"side": 24}}]
-)
-def test_padding_and_windows_still_fill_the_image(evaluation, change):
-    job = evaluation(SegEval(**PLAIN.model_dump() | change))
+def test_windows_still_fill_the_image(evaluation):
+    job = evaluation(SegEval(**PLAIN.model_dump() | {"windows": Windows(side=24)}))
     seg_eval.run(job)
     sizes = {e.id: (e.height, e.width) for e in job.data.split("train")}
     assert {name: mask.shape for name, mask in predictions(job).items()} == sizes

@@ -24,7 +24,7 @@ from fbr.stages.seg_train import SegmentationTask
 from fbr.stages.truth import true_instances
 from fbr.stages.wsis_train import target
 from tests.checkout import ROOT
-from tests.reference import psa
+from tests.reference import positions, psa
 
 
 def test_a_segmentation_task_gives_the_losses_it_is_told_to():
@@ -51,9 +51,34 @@ def test_every_output_of_a_segmenter_has_its_losses():
     assert {n: int(count) for n, (_, count) in losses.items()} == {
         f"cross_entropy{end}": 2 * h * w for end, (h, w) in ends.items()
     }
-    logits = network.outputs(batch["image"])["x0.5_aux"]
+    logits = network.outputs(batch["image"])["x0.5_aux"].logits
     exact, _ = cross_entropy(logits, torch.ones(2, 1, 2))
     assert losses["cross_entropy_x0.5_aux"][0].item() == pytest.approx(0.25 * exact.item())
+
+
+@pytest.mark.parametrize("size", [(16, 24), (33, 41), (1, 5)])
+@pytest.mark.parametrize("grid", ["image", "logits"])
+def test_scores_meet_masks_where_positions_lie(size, grid):
+    """A view of half the image has its positions at pixels of that half."""
+    torch.manual_seed(0)
+    network = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1], scales=[0.5]).eval()
+    mask = torch.randint(0, 3, (2, *size)).byte()
+    images = torch.randn(2, 3, *size)
+    for name, scores in network.outputs(images).items():
+        view = size if name in ("", "x1") else tuple(max(1, side // 2) for side in size)
+        assert tuple(scores.view) == view
+        logits, ids = scores.beside(mask, grid)
+        if grid == "image":
+            expected = positions.drawn(scores.logits.detach(), view, size, (8, 0), False)
+            torch.testing.assert_close(logits.double(), expected, atol=1e-5, rtol=0)
+            assert ids is mask
+            continue
+        assert logits is scores.logits
+        for axis, (side, seen) in enumerate(zip(size, view, strict=True)):
+            pixels = [((j * 8 + 0.5) * side / seen - 0.5) for j in range(-(-seen // 8))]
+            index = torch.tensor([min(max(int(p + 0.5), 0), side - 1) for p in pixels])
+            expected = (mask if axis == 0 else expected).index_select(1 + axis, index)
+        assert torch.equal(ids, expected)
 
 
 TOY = [name for name, recipes in load(ROOT / "params.yaml").seg.items() if "toy" in recipes]
