@@ -61,15 +61,28 @@ class Positions(NamedTuple):
         )
         return picture[..., rows[:, None], columns]
 
-    def bilinear(self, maps: Tensor, size: Size, within: "Positions") -> Tensor:
-        """Maps (B, C, h, w) with positions `within` the same view at `size` of these: float32."""
+    def bilinear(
+        self,
+        picture: Tensor,
+        size: Size,
+        within: "Positions | None" = None,
+        view: Size | None = None,
+    ) -> Tensor:
+        """As `nearest`, of pictures or maps (B, C, H, W), between what lies near: float32."""
         if within == self:
-            return maps.float()
+            return picture.float()
+        sides = picture.shape[2:]
         rows, columns = (
-            _beside(self, within, count, held, maps.device)
-            for count, held in zip(size, maps.shape[2:], strict=True)
+            _beside(self, within or PIXELS, count, side, seen, picture.device)
+            for count, side, seen in zip(size, sides, view or sides, strict=True)
         )
-        return _read(maps, rows, columns)
+        return _read(picture, rows, columns)
+
+    def unmirrored(self, maps: Tensor, width: int) -> Tensor:
+        """Maps (B, C, h, w) of a view from right to left, of `width` pixels, where others lie."""
+        columns = _mirrored(self, maps.shape[3], width, maps.device)
+        with torch.autocast(maps.device.type, enabled=False):
+            return maps.float() @ columns.mT
 
     def drawn(self, maps: Tensor, view: Size, size: Size, mirrored: bool = False) -> Tensor:
         """Maps (B, C, h, w) of a view, a picture of `view` pixels, drawn over it: (B, C, *size).
@@ -128,16 +141,30 @@ def _nearest(
     own: Positions, of: Positions, count: int, side: int, view: int, device: torch.device
 ) -> Tensor:
     """For each of `count` positions in `view` pixels, which of the `side` others lies nearest."""
-    pixel = own.pixels(count, device)
-    if of == PIXELS:
-        pixel = _centres(pixel, view, side)
+    pixel = _seen(own, of, count, side, view, device)
     return ((pixel - of.first) / of.stride + 0.5).floor().long().clamp(0, side - 1)
 
 
 @_kept
-def _beside(own: Positions, of: Positions, count: int, held: int, device: torch.device) -> Tensor:
-    """Weights of `held` positions of one kind at `count` of another in the same view."""
-    return _weights(of, own.pixels(count, device), held)
+def _beside(
+    own: Positions, of: Positions, count: int, side: int, view: int, device: torch.device
+) -> Tensor:
+    """Weights of the `side` others at each of `count` positions in `view` pixels."""
+    return _weights(of, _seen(own, of, count, side, view, device), side)
+
+
+def _seen(
+    own: Positions, of: Positions, count: int, side: int, view: int, device: torch.device
+) -> Tensor:
+    """Pixels at which `count` positions lie; of a picture of another side than the view, its."""
+    pixel = own.pixels(count, device)
+    return _centres(pixel, view, side) if of == PIXELS else pixel
+
+
+@_kept
+def _mirrored(own: Positions, count: int, width: int, device: torch.device) -> Tensor:
+    """Weights of `count` positions of the mirror image at each of as many of the image."""
+    return _weights(own, width - 1 - own.pixels(count, device), count)
 
 
 @_kept

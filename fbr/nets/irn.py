@@ -5,22 +5,25 @@ from math import gcd
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fbr.positions import Positions
 
 
 class AffinityNet(nn.Module):
     """Two branches on a frozen backbone: where classes meet, and where an object's centre lies.
 
-    backbone: maps images to a list of feature maps, finest first, two or more. channels: of each.
+    backbone: maps images to a list of feature maps, finest first, two or more, and knows their
+    positions. channels: of each.
     width: channels of a level in the edge branch; the displacement branch has at most 8 times it.
     """
 
     def __init__(self, backbone: nn.Module, channels: Sequence[int], width: int = 32) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.edge = EdgeBranch(channels, width)
-        self.displacement = DisplacementBranch(channels, 8 * width)
+        self.positions: Positions = backbone.positions[0]
+        self.edge = EdgeBranch(channels, backbone.positions, width)
+        self.displacement = DisplacementBranch(channels, backbone.positions, 8 * width)
         self.register_buffer("mean_shift", torch.zeros(2))
         self.train()
 
@@ -51,24 +54,26 @@ class AffinityNet(nn.Module):
 class EdgeBranch(nn.Module):
     """Reduce every level, bring all to the finest grid, and decide from them together."""
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
+    def __init__(self, channels: Sequence[int], places: Sequence[Positions], width: int) -> None:
         super().__init__()
+        self.places = places
         self.reduce = nn.ModuleList(_block(level, width) for level in channels)
         self.decide = nn.Conv2d(width * len(channels), 1, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, 1, h, w) on the grid of the first map."""
         levels = [reduce(level) for reduce, level in zip(self.reduce, features, strict=True)]
-        return _exact(
-            self.decide, torch.cat([_resize(level, levels[0]) for level in levels], dim=1)
-        )
+        grid, finest = levels[0].shape[2:], self.places[0]
+        levels = [finest.bilinear(e, grid, at) for e, at in zip(levels, self.places, strict=True)]
+        return _exact(self.decide, torch.cat(levels, dim=1))
 
 
 class DisplacementBranch(nn.Module):
     """Merge the levels from coarse to fine, then regress through three 1x1 convolutions."""
 
-    def __init__(self, channels: Sequence[int], widest: int) -> None:
+    def __init__(self, channels: Sequence[int], places: Sequence[Positions], widest: int) -> None:
         super().__init__()
+        self.places = places
         widths = [min(level, widest) for level in channels]
         coarser = [*[widest] * (len(widths) - 2), widths[-1]]
         self.reduce = nn.ModuleList(map(_block, channels, widths))
@@ -82,8 +87,10 @@ class DisplacementBranch(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return displacements (B, 2, h, w) on the grid of the first map."""
         *finer, merged = [f(level) for f, level in zip(self.reduce, features, strict=True)]
-        for merge, level in zip(reversed(self.merge), reversed(finer), strict=True):
-            merged = merge(torch.cat([_resize(merged, level), level], dim=1))
+        *places, at = self.places
+        for merge, level, place in reversed([*zip(self.merge, finer, places, strict=True)]):
+            coarse = place.bilinear(merged, level.shape[2:], at).to(level.dtype)
+            merged, at = merge(torch.cat([coarse, level], dim=1)), place
         return _exact(self.regress, self.mix(merged))
 
 
@@ -99,7 +106,3 @@ def _exact(layer: nn.Module, features: Tensor) -> Tensor:
     # In bfloat16 a displacement of 40 pixels is only known to a quarter of a pixel.
     with torch.autocast(features.device.type, enabled=False):
         return layer(features.float())
-
-
-def _resize(features: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(features, like.shape[-2:], mode="bilinear", align_corners=False)

@@ -6,19 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fbr.positions import Positions
+
 LEVELS = 3  # the deepest ones of a backbone
 
 
 class PairFeatures(nn.Module):
     """The deepest levels of a backbone, each made narrower, mixed on the grid of their finest.
 
-    backbone: maps images to a list of feature maps, finest first; it trains, too. channels: of
-    each. width: what is kept of the first level taken; each one after it keeps twice as much.
+    backbone: maps images to a list of feature maps, finest first, and knows their positions; it
+    trains, too. channels: of each. width: what is kept of the first level taken; each one after it
+    keeps twice as much.
     """
 
     def __init__(self, backbone: nn.Module, channels: Sequence[int], width: int = 64) -> None:
         super().__init__()
         self.backbone = backbone
+        self.places: list[Positions] = backbone.positions[-LEVELS:]
+        self.positions = self.places[0]
         deepest = channels[-LEVELS:]
         widths = [width << level for level in range(len(deepest))]
         self.reduce = nn.ModuleList(
@@ -40,9 +45,11 @@ class PairFeatures(nn.Module):
         found = self.backbone(images)[-LEVELS:]
         levels = [F.elu(reduce(level)) for reduce, level in zip(self.reduce, found, strict=True)]
         grid = levels[0].shape[2:]
-        together = torch.cat(
-            [F.interpolate(e, grid, mode="bilinear", align_corners=False) for e in levels], dim=1
-        )
+        levels = [
+            self.positions.bilinear(level, grid, place)
+            for level, place in zip(levels, self.places, strict=True)
+        ]
+        together = torch.cat(levels, dim=1)
         # Differences of features that bfloat16 has rounded would be mostly rounding.
         with torch.autocast(images.device.type, enabled=False):
             return F.elu(self.mix(together.float()))

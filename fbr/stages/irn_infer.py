@@ -17,11 +17,13 @@ from fbr.masks.walk import random_walk
 from fbr.nets.inputs import normalise
 from fbr.nets.irn import AffinityNet
 from fbr.params import IrnInfer
+from fbr.positions import Positions
 from fbr.stages import networks
 from fbr.stages.images import alike, counted, read_ahead, with_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
+from fbr.stages.walking import at_positions, in_cells
 from fbr.train.processes import device
 
 
@@ -49,7 +51,7 @@ def run(job: Job) -> None:
     def refined() -> Iterator[tuple[Entry, tuple[maps.Maps, list[dict]]]]:
         for group, (images, seen) in read_ahead(todo, partial(with_maps, job.data, cams)):
             edges, displacements = relations(network, images, here)
-            together = refine(seen, edges, displacements, job.numbers)
+            together = refine(seen, edges, displacements, network.positions, job.numbers)
             yield from zip(group, together, strict=True)
 
     for entry, (scores, records) in counted(refined(), "irn_infer", count):
@@ -67,26 +69,32 @@ def relations(
 ) -> tuple[Tensor, np.ndarray]:
     """Images (n, H, W, 3) → edges (n, h, w) in 0…1, displacements (n, 2, h, w).
 
-    Edges are the mean over an image and its mirror. They stay on the device, where the maps will
-    walk.
+    Edges are of the mean logits of an image and its mirror. They stay on the device, where the maps
+    will walk.
     """
     batch = normalise(torch.from_numpy(images).to(device))
     edge, displacement = network(torch.cat([batch, batch.flip(3)]))
-    there, mirrored = edge.float().sigmoid()[:, 0].chunk(2)
-    return (there + mirrored.flip(2)) / 2, displacement[: len(images)].float().cpu().numpy()
+    there, mirrored = edge.float().chunk(2)
+    edge = (there + network.positions.unmirrored(mirrored, images.shape[2])) / 2
+    return edge.sigmoid()[:, 0], displacement[: len(images)].float().cpu().numpy()
 
 
 def refine(
-    seen: list[maps.Maps], edges: Tensor, displacements: np.ndarray, numbers: IrnInfer
+    seen: list[maps.Maps],
+    edges: Tensor,
+    displacements: np.ndarray,
+    positions: Positions,
+    numbers: IrnInfer,
 ) -> list[tuple[maps.Maps, list[dict]]]:
     """Walk from every instance's share of the maps; of each image, class scores and COCO records.
 
-    seen: of images of one size. The scores are those of the grid of `edges`, over the highest at
-    image size.
+    seen: of images of one size. positions: of edges and displacements. The scores are on a grid as
+    fine as theirs, drawn from cell to cell as all that is kept, over the highest at image size.
     """
+    grid = edges.shape[1:]
     shares, ids = [], []
     for one, displacement in zip(seen, displacements, strict=True):
-        cam = maps.resize(one.cam.astype(np.float32), edges.shape[1:]) ** numbers.cam_power
+        cam = at_positions(one, grid, positions) ** numbers.cam_power
         instance = instances.label_instances(displacement)
         share, of_class = instances.instance_cams(cam, one.keys, instance)
         shares.append(torch.from_numpy(share).to(edges.device))
@@ -94,7 +102,7 @@ def refine(
     # Where an image has fewer instances than another, empty maps walk along.
     walked = pad_sequence(shares, batch_first=True)
     walked = random_walk(walked, edges, numbers.beta, numbers.exp_times, numbers.radius)
-    scores = walked.cpu().numpy()
+    scores = in_cells(walked, seen[0].size, positions).cpu().numpy()
     return [
         _gathered(one, found[: len(of_class)], of_class, numbers.threshold)
         for one, found, of_class in zip(seen, scores, ids, strict=True)

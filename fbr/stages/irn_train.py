@@ -24,7 +24,7 @@ class AffinityTask(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """image (B, 3, H, W), seeds (B, H, W) → IRN's affinity and displacement losses."""
         edge, displacement = self.network(batch["image"])
-        pairs = training.pairs(batch["seeds"], edge, self.radius)
+        pairs = training.pairs(batch["seeds"], edge, self.network.positions, self.radius)
         affinity = edge_to_affinity(edge.float().sigmoid(), self.radius)
         difference = pair_difference(displacement.float(), self.radius)
         ways = torch.tensor(path_index(self.radius).displacements, device=edge.device)

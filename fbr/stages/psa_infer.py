@@ -16,11 +16,13 @@ from fbr.masks.walk import spread
 from fbr.nets.inputs import normalise
 from fbr.nets.psa import PairFeatures
 from fbr.params import PsaInfer
+from fbr.positions import Positions
 from fbr.stages import networks
 from fbr.stages.images import alike, counted, read_ahead, with_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
+from fbr.stages.walking import at_positions, in_cells
 from fbr.train.processes import device
 
 
@@ -40,7 +42,8 @@ def run(job: Job) -> None:
     def refined() -> Iterator[tuple[Entry, maps.Maps]]:
         for group, (images, seen) in read_ahead(todo, partial(with_maps, job.data, cams)):
             affinity = affinities(network, images, job.numbers.radius, here)
-            yield from zip(group, refine(seen, affinity, job.numbers), strict=True)
+            together = refine(seen, affinity, network.positions, job.numbers)
+            yield from zip(group, together, strict=True)
 
     for entry, scores in counted(refined(), "psa_infer", count):
         write_cut(masks, entry, scores, job.numbers.threshold)
@@ -57,18 +60,20 @@ def affinities(
     return feature_affinity(features, radius)
 
 
-def refine(seen: list[maps.Maps], affinity: Tensor, numbers: PsaInfer) -> list[maps.Maps]:
-    """Walk with the maps; of each image, class scores on the grid of the affinities.
+def refine(
+    seen: list[maps.Maps], affinity: Tensor, positions: Positions, numbers: PsaInfer
+) -> list[maps.Maps]:
+    """Walk with the maps; of each image, class scores on a grid as fine as the affinities'.
 
-    seen: of images of one size. The background's constant score would stay as it is in the walk, so
-    it need not walk along.
+    seen: of images of one size. positions: of the affinities. The background's constant score would
+    stay as it is in the walk, so it need not walk along.
     """
     grid = affinity.shape[2:]
-    cams = [maps.resize(one.cam.astype(np.float32), grid) for one in seen]
+    cams = [at_positions(one, grid, positions) for one in seen]
     # Where an image has fewer classes than another, empty maps walk along.
     start = pad_sequence([torch.from_numpy(c).to(affinity.device) for c in cams], batch_first=True)
     walked = spread(start, affinity, numbers.beta, numbers.exp_times, numbers.radius)
-    scores = walked.cpu().numpy().astype(np.float16)
+    scores = in_cells(walked, seen[0].size, positions).cpu().numpy().astype(np.float16)
     return [
         maps.Maps(one.keys, found[: len(one.keys)], one.size)
         for one, found in zip(seen, scores, strict=True)

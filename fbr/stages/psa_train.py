@@ -20,7 +20,7 @@ class PairTask(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """image (B, 3, H, W), seeds (B, H, W) → the affinity losses, ¼, ¼ and ½ of their means."""
         features = self.network(batch["image"])
-        pairs = training.pairs(batch["seeds"], features, self.radius)
+        pairs = training.pairs(batch["seeds"], features, self.network.positions, self.radius)
         return affinity_losses(feature_affinity(features, self.radius), *pairs)
 
 

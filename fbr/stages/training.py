@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fbr.datasets.loader import Decoded, Sample
 from fbr.datasets.prepared import VOID, Entry
@@ -26,6 +25,7 @@ from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
 from fbr.nets.precision import has_bfloat16
 from fbr.params import Network, Training
+from fbr.positions import Positions
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit
 from fbr.train.processes import Processes
@@ -128,10 +128,9 @@ def seeded(job: Job, entries: list[Entry], seeds: Path) -> Images:
     )
 
 
-def pairs(seeds: Tensor, grid: Tensor, radius: int) -> PairLabels:
-    """The pairs of seeds (B, H, W) on the coarser grid of a map (B, C, h, w)."""
-    small = F.interpolate(seeds[:, None].float(), grid.shape[2:], mode="nearest-exact")
-    return pair_labels(small[:, 0].long(), radius)
+def pairs(seeds: Tensor, grid: Tensor, positions: Positions, radius: int) -> PairLabels:
+    """The pairs of seeds (B, H, W) where a map (B, C, h, w) has its positions."""
+    return pair_labels(positions.nearest(seeds, grid.shape[2:]).long(), radius)
 
 
 def train(

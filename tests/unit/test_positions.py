@@ -105,6 +105,53 @@ def test_a_ramp_has_the_place_of_each_position_around_it(side, stride):
     assert (found[1:-1] - place[1:-1]).abs().max() <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("own", "within"),
+    [(Positions(2), Positions(16)), (Positions(4), Positions(8, 3.5)), (Positions(16), PIXELS)],
+)
+def test_a_coarser_map_is_read_between_its_positions(own, within):
+    torch.manual_seed(0)
+    view = (33, 40)
+    maps = torch.rand(2, 3, *within.count(view))
+    places = [
+        [(own.first + j * own.stride - within.first) / within.stride for j in range(count)]
+        for count in own.count(view)
+    ]
+    found = own.bilinear(maps, own.count(view), within)
+    torch.testing.assert_close(found.double(), twin.read(maps, *places), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(11, 13), (33, 40), (80, 66)])
+def test_a_picture_of_another_size_is_read_where_positions_lie(size):
+    torch.manual_seed(0)
+    view, own = (33, 40), Positions(8)
+    picture = torch.rand(1, 2, *size)
+    places = [
+        [(j * 8 + 0.5) * side / seen - 0.5 for j in range(-(-seen // 8))]
+        for side, seen in zip(size, view, strict=True)
+    ]
+    found = own.bilinear(picture, own.count(view), view=view)
+    torch.testing.assert_close(found.double(), twin.read(picture, *places), atol=1e-5, rtol=0)
+    rows, columns = (
+        [min(max(int(place + 0.5), 0), side - 1) for place in row]
+        for row, side in zip(places, size, strict=True)
+    )
+    expected = picture[0][:, rows][:, :, columns]
+    assert torch.equal(own.nearest(picture[0], own.count(view), view=view), expected)
+
+
+@pytest.mark.parametrize("own", [Positions(4), Positions(8), Positions(16, 7.5)])
+@pytest.mark.parametrize("width", [33, 40, 47])
+def test_the_mirror_image_is_read_from_right_to_left(own, width):
+    torch.manual_seed(0)
+    count = own.count((1, width))[1]
+    maps = torch.rand(2, 3, 2, count)
+    pixels = [own.first + j * own.stride for j in range(count)]
+    places = [(width - 1 - pixel - own.first) / own.stride for pixel in pixels]
+    expected = twin.read(maps, range(2), places)
+    torch.testing.assert_close(own.unmirrored(maps, width).double(), expected, atol=1e-5, rtol=0)
+
+
 def test_a_map_at_the_same_positions_is_itself():
     maps = torch.rand(1, 2, 3, 4)
     assert Positions(8).nearest(maps, (3, 4), Positions(8)) is maps

@@ -1,10 +1,13 @@
 """The inter-pixel relation network: shapes, what is frozen, and the mean shift."""
 
+from math import prod
+
 import pytest
 import torch
 from torch import nn
 
 from fbr.nets.irn import AffinityNet
+from fbr.positions import Positions
 
 TOY = ([12, 20, 33], [2, 2, 2])
 DEEP = ([16, 32, 64, 96, 128], [4, 1, 2, 2, 1])
@@ -15,6 +18,7 @@ class Backbone(nn.Module):
 
     def __init__(self, channels, strides):
         super().__init__()
+        self.positions = [Positions(prod(strides[: i + 1])) for i in range(len(strides))]
         self.levels = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(i, o, 3, stride=s, padding=1), nn.BatchNorm2d(o), nn.Dropout(0.5)

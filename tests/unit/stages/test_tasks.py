@@ -16,6 +16,7 @@ from fbr.masks.seeds import label_map
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.params import IrnInfer, LossOptions, PsaInfer, load
+from fbr.positions import PIXELS, Positions
 from fbr.stages import psa_infer
 from fbr.stages.irn_infer import refine
 from fbr.stages.networks import segmenter
@@ -140,6 +141,7 @@ def test_ground_truth_has_the_class_that_most_of_an_instance_shows(tmp_path):
     assert np.array_equal(decode(records[2]["segmentation"]), void)
 
 
+CELLS = Positions(4, 1.5)  # in the middles, where maps are kept
 IRN = IrnInfer(cam_power=1.0, beta=10.0, exp_times=2, radius=2, threshold=0.3)
 
 
@@ -149,7 +151,7 @@ def test_a_walk_without_edges_keeps_what_is_seen():
     edge = torch.zeros(4, 6)
     edge[:, 3] = 1
     seen = Maps(np.array([7], np.uint8), cam, (16, 24))
-    [(scores, records)] = refine([seen], edge[None], np.zeros((1, 2, 4, 6)), IRN)
+    [(scores, records)] = refine([seen], edge[None], np.zeros((1, 2, 4, 6)), CELLS, IRN)
     assert scores.full().max() == 1
     mask = label_map(scores.full(), scores.keys, IRN.threshold)
     assert mask.shape == (16, 24)
@@ -166,7 +168,7 @@ def test_a_walk_without_edges_keeps_what_is_seen():
 def test_maps_without_a_score_give_background(keys):
     cam = np.zeros((len(keys), 4, 6), np.float16)
     maps = Maps(np.array(keys, np.uint8), cam, (15, 23))
-    [(scores, records)] = refine([maps], torch.zeros(1, 4, 6), np.zeros((1, 2, 4, 6)), IRN)
+    [(scores, records)] = refine([maps], torch.zeros(1, 4, 6), np.zeros((1, 2, 4, 6)), CELLS, IRN)
     assert (scores.cam.shape, scores.size) == ((len(keys), 4, 6), (15, 23))
     assert not scores.cam.any()
     assert records == []
@@ -182,10 +184,11 @@ def test_images_that_walk_together_find_what_each_finds_alone():
     ]
     edges = torch.from_numpy(rng.random((4, 7, 9), np.float32) ** 3)
     fields = rng.normal(scale=4, size=(4, 2, 7, 9)).astype(np.float32)
-    together = refine(seen, edges, fields, numbers)
+    together = refine(seen, edges, fields, CELLS, numbers)
     assert len({len(np.unique(instances.label_instances(field))) for field in fields}) > 1
     for i, (scores, records) in enumerate(together):
-        [(own, own_records)] = refine(seen[i : i + 1], edges[i : i + 1], fields[i : i + 1], numbers)
+        alone = seen[i : i + 1], edges[i : i + 1], fields[i : i + 1]
+        [(own, own_records)] = refine(*alone, CELLS, numbers)
         assert scores.keys.tolist() == keys[i]
         np.testing.assert_allclose(scores.cam, own.cam, atol=2e-3)
         assert [r["category_id"] for r in records] == [r["category_id"] for r in own_records]
@@ -193,8 +196,8 @@ def test_images_that_walk_together_find_what_each_finds_alone():
             assert record["score"] == pytest.approx(other["score"], abs=1e-3)
     affinity = torch.from_numpy(rng.random((4, len(path_index(3).displacements), 7, 9), np.float32))
     walk = PsaInfer(beta=6.0, exp_times=3, radius=3, threshold=0.5)
-    for i, scores in enumerate(psa_infer.refine(seen, affinity, walk)):
-        [own] = psa_infer.refine(seen[i : i + 1], affinity[i : i + 1], walk)
+    for i, scores in enumerate(psa_infer.refine(seen, affinity, CELLS, walk)):
+        [own] = psa_infer.refine(seen[i : i + 1], affinity[i : i + 1], CELLS, walk)
         assert scores.cam.shape == own.cam.shape == (len(keys[i]), 7, 9)
         np.testing.assert_allclose(scores.cam, own.cam, atol=2e-3)
 
@@ -215,7 +218,8 @@ def test_a_walk_over_features_equals_one_in_which_the_background_walks_along(key
     features = rng.normal(size=(4, *size)).astype(np.float32)
     numbers = PsaInfer(beta=6.0, exp_times=2, radius=3, threshold=0.5)
     affinity = feature_affinity(torch.from_numpy(features)[None], 3)
-    [scores] = psa_infer.refine([Maps(np.array(keys, np.uint8), cam, size)], affinity, numbers)
+    found = Maps(np.array(keys, np.uint8), cam, size)
+    [scores] = psa_infer.refine([found], affinity, PIXELS, numbers)
     mask = label_map(scores.full(), scores.keys, numbers.threshold)
     expected = psa.masks(cam.astype(float), keys, features, 6.0, 2, 3, 0.5)
     assert mask.dtype == np.uint8

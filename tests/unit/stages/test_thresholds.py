@@ -1,5 +1,7 @@
 """Masks of random walks are cut from the scores beside them, and swept by mask_eval."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from fbr.masks.seeds import label_map
 from fbr.masks.superpixels import Growing, grow, over_segment, region_means
 from fbr.metrics.semantic import Confusion, ThresholdCurve
 from fbr.params import MaskEval
+from fbr.positions import Positions
 from fbr.stages import crf_refine, irn_infer, mask_eval, networks, psa_infer, superpixel_refine
 from fbr.stages.thresholds import SWEPT, sweep, write_swept
 from fbr.track import Run
@@ -37,7 +40,8 @@ def walked(request, job, monkeypatch):
     radius = made.numbers.radius
     pairs = (len(path_index(radius).displacements), *GRID)
     edge, still = torch.from_numpy(blobs(rng, 1, *GRID)), np.full((1, 2, *GRID), 9, np.float32)
-    monkeypatch.setattr(networks, "load", lambda model, device: (None, {}))
+    network = SimpleNamespace(positions=Positions(4))
+    monkeypatch.setattr(networks, "load", lambda model, device: (network, {}))
     monkeypatch.setattr(irn_infer, "relations", lambda *_: (edge, still))
 
     def close(*_):
