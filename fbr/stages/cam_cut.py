@@ -1,12 +1,12 @@
 """cam_cut: the maps as they are, cut at a threshold: what every other way to masks must beat."""
 
 from fbr.datasets.prepared import Entry
-from fbr.files import maps, pictures
+from fbr.files import maps
 from fbr.files.atomic import PartialFolder
-from fbr.masks.seeds import label_map
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import track_masks
+from fbr.stages.thresholds import write_cut
 
 
 def run(job: Job) -> None:
@@ -20,7 +20,6 @@ def run(job: Job) -> None:
         return maps.read(cams / f"{entry.id}.npz")
 
     for entry, found in counted(read_ahead(todo, read), "cam_cut", len(todo)):
-        mask = label_map(found.full(), found.keys, job.numbers.threshold)
-        pictures.write_mask(masks / f"{entry.id}.png", mask)
+        write_cut(masks, entry, found, job.numbers.threshold)
     masks.finish()
     track_masks(job, entries)

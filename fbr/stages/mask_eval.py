@@ -84,8 +84,6 @@ def oracle(curve: ThresholdCurve | None, block: MaskBlock) -> dict[str, float | 
         if block.crf_refine:
             return found | {"oracle": "the CRF's background has the threshold for its probability"}
         return found
-    if block.cam_cut:
-        return {"oracle": "that of cam_eval"}
     return {"oracle": "not swept: masks keep no scores"}
 
 

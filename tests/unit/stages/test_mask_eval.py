@@ -59,7 +59,7 @@ def test_the_rule_in_use_is_scored_and_an_oracle_is_not_claimed(evaluated):
     [
         ("crf", "not swept: masks keep no scores", True),
         ("superpixel", "not swept: masks keep no scores", False),
-        ("none", "that of cam_eval", False),
+        ("none", "not swept: masks keep no scores", False),
     ],
 )
 def test_threshold_and_crf_are_those_of_the_block(evaluated, mask, oracle, crf):

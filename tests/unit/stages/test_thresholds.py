@@ -16,7 +16,16 @@ from fbr.masks.superpixels import Growing, grow, over_segment, region_means
 from fbr.metrics.semantic import Confusion, ThresholdCurve
 from fbr.params import MaskEval
 from fbr.positions import Positions
-from fbr.stages import crf_refine, irn_infer, mask_eval, networks, psa_infer, superpixel_refine
+from fbr.stages import (
+    cam_cut,
+    cam_eval,
+    crf_refine,
+    irn_infer,
+    mask_eval,
+    networks,
+    psa_infer,
+    superpixel_refine,
+)
 from fbr.stages.thresholds import SWEPT, sweep, write_swept
 from fbr.track import Run
 from tests.unit.stages.conftest import ENTRIES
@@ -129,6 +138,25 @@ def test_what_is_kept_for_a_sweep_decides_as_the_scores_do(tmp_path, classes):
     for threshold in SWEPT:
         one, other = (curve.confusion(threshold).counts for curve in curves)
         assert np.array_equal(one, other)
+
+
+def test_maps_that_are_only_cut_have_the_oracle_of_the_maps(job):
+    rng = np.random.default_rng(4)
+    made, evaluated = job("cam_cut", mask="none"), job("cam_eval")
+    made.run = evaluated.run = Run(0)
+    evaluated.numbers = evaluated.numbers.model_copy(update={"also": None})
+    for entry in ENTRIES:
+        size, k = (entry.height, entry.width), len(entry.classes)
+        seen = maps.Maps(np.array(entry.classes, np.uint8), blobs(rng, k, *GRID), size)
+        maps.write(made.path("cam_infer", "cams") / f"{entry.id}.npz", seen)
+        truth = rng.choice(np.array([0, *entry.classes, 255], np.uint8), size)
+        pictures.write_mask(made.data.folder / "masks" / f"{entry.id}.png", truth)
+    cam_cut.run(made)
+    cam_eval.run(evaluated)
+    of_maps = read_json(evaluated.out("metrics.json"))
+    _, of_masks = scored(job, made)
+    names = ("miou_oracle", "threshold_oracle")
+    assert [of_masks[name] for name in names] == [of_maps[name] for name in names]
 
 
 @pytest.fixture(params=["crf", "crf_ppc", "superpixel"])
