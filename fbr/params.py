@@ -34,10 +34,11 @@ class Strict(BaseModel):
 
 
 class Range(Strict):
-    """A closed interval, written `[low, high]`."""
+    """A closed interval, written `[low, high]`, or some numbers, `{one_of: [0.5, 1.0, 2.0]}`."""
 
     low: Positive
     high: Positive
+    one_of: Annotated[list[Positive], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -46,7 +47,12 @@ class Range(Strict):
             return {"low": value[0], "high": value[1]}
         if not isinstance(value, dict):
             raise ValueError("expected [low, high]")
-        return value
+        if value.keys() != {"one_of"}:
+            return value
+        numbers = value["one_of"]
+        if not isinstance(numbers, list) or not all(isinstance(n, int | float) for n in numbers):
+            raise ValueError("expected {one_of: [numbers]}")
+        return value | {"low": min(numbers, default=1), "high": max(numbers, default=1)}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Range":
@@ -57,7 +63,10 @@ class Range(Strict):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: object, handler: object) -> dict:
         number = {"type": "number", "exclusiveMinimum": 0}
-        return {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+        numbers = {"type": "array", "items": number, "minItems": 1}
+        some = {"type": "object", "properties": {"one_of": numbers}, "required": ["one_of"]}
+        pair = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+        return {"anyOf": [pair, some | {"additionalProperties": False}]}
 
 
 class Crf(Strict):

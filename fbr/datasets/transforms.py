@@ -48,21 +48,31 @@ def scaled(height: int, width: int, scale: float) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+Drawn = tuple[float, float] | list[float]
+
+
+def _drawn(rng: np.random.Generator, among: Drawn) -> float:
+    return float(rng.choice(among) if isinstance(among, list) else rng.uniform(*among))
+
+
 @dataclass(frozen=True)
 class RandomGeometry:
-    """What a recipe draws from: a factor or a longer side, a crop, flips."""
+    """What a recipe draws from: a factor or a longer side, a crop, flips.
+
+    A pair is an interval, a list the numbers that there are.
+    """
 
     crop: int
-    scale: tuple[float, float] | None
-    long_side: tuple[float, float] | None
+    scale: Drawn | None
+    long_side: Drawn | None
     flip: bool
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Geometry:
         """One geometry for an image of this size."""
         if self.scale:
-            scale = rng.uniform(*self.scale)
+            scale = _drawn(rng, self.scale)
         else:
-            scale = rng.uniform(*self.long_side) / max(height, width)
+            scale = _drawn(rng, self.long_side) / max(height, width)
         tall, wide = scaled(height, width, scale)
         top, left = (
             int(rng.integers(min(0, side - self.crop), max(0, side - self.crop) + 1))

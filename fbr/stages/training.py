@@ -90,7 +90,8 @@ def _built(network: Network, first: backbones.Weights) -> backbones.Backbone:
 
 def random_geometry(training: Training) -> RandomGeometry:
     """What the recipe draws its crops from."""
-    ranges = [r and (r.low, r.high) for r in (training.scale, training.long_side)]
+    asked = training.scale, training.long_side
+    ranges = [r and (r.one_of or (r.low, r.high)) for r in asked]
     return RandomGeometry(training.crop, *ranges, training.flip)
 
 

@@ -81,6 +81,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):
         (f"{TRAIN}.method", 3, "found 3: Input should be a valid string"),
         (f"{TRAIN}.scale", 0.8, "found 0.8: expected [low, high]"),
         (f"{TRAIN}.scale", [1, 2, 3], "found [1, 2, 3]: expected [low, high]"),
+        (f"{TRAIN}.scale", {"one_of": 2}, "found {'one_of': 2}: expected {one_of: [numbers]}"),
         (f"{TRAIN}.network", "small", "found 'small', expected a block of keys"),
         ("run.data", "toy", "found 'toy': Input should be a valid list"),
         ("data.toy.submit.crf", False, "found False, expected a block of keys"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import chisquare
 
 from fbr.datasets.transforms import (
     BILINEAR,
@@ -118,6 +119,15 @@ def test_draws_stay_within_the_recipe(scale, long_side, sizes):
         ):
             # Inside of the image, or the whole image inside of the crop.
             assert min(0, side - 24) <= first <= max(0, side - 24)
+
+
+def test_scales_of_a_list_are_drawn_alike_and_no_others():
+    recipe = RandomGeometry(24, [0.5, 1.0, 1.75], None, False)
+    rng = np.random.default_rng(0)
+    drawn = [recipe.draw(rng, 30, 50).scale for _ in range(600)]
+    counts = [drawn.count(scale) for scale in recipe.scale]
+    assert sum(counts) == 600
+    assert chisquare(counts).pvalue > 0.01
 
 
 def test_every_place_of_a_crop_is_drawn():
