@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fbr.errors import Refusal, nearest
 from fbr.nets.backbones import Backbone, Builder
 from fbr.nets.inputs import MEAN, STD
+from fbr.positions import Positions
 
 
 class TimmBackbone(Backbone):
@@ -26,6 +27,7 @@ class TimmBackbone(Backbone):
         channels, strides = ([info[key] for info in shown] for key in ("num_chs", "reduction"))
         # Whole patches, and branches that halve without a rest.
         whole = max(strides)
+        self.branches = [Positions(stride) for stride in strides[1:]]
         if merge:
             channels, strides = [channels[0], sum(channels[1:])], strides[:2]
         super().__init__([], channels, strides)
@@ -51,7 +53,7 @@ class TimmBackbone(Backbone):
             images, indices=self.at, norm=norm, intermediates_only=True
         )
         if self.merge:
-            maps = [maps[0], _merged(maps[1:])]
+            maps = [maps[0], _merged(maps[1:], self.branches)]
         return [
             map[..., : -(-height // stride), : -(-width // stride)]
             for map, stride in zip(maps, self.strides, strict=True)
@@ -70,11 +72,10 @@ class TimmBackbone(Backbone):
         yield from (p for p, gradient in zip(own, gradients, strict=True) if gradient is not None)
 
 
-def _merged(maps: list[Tensor]) -> Tensor:
-    first, *rest = maps
-    size = first.shape[2:]
-    rest = [F.interpolate(map, size, mode="bilinear", align_corners=False) for map in rest]
-    return torch.cat([first, *rest], 1)
+def _merged(maps: list[Tensor], places: list[Positions]) -> Tensor:
+    size, own = maps[0].shape[2:], places[0]
+    brought = [own.bilinear(m, size, place) for m, place in zip(maps, places, strict=True)]
+    return torch.cat(brought, 1).to(maps[0].dtype)
 
 
 def builder(name: str) -> Builder:
