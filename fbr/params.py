@@ -50,7 +50,7 @@ class Range(Strict):
         if value.keys() != {"one_of"}:
             return value
         numbers = value["one_of"]
-        if not isinstance(numbers, list) or not all(isinstance(n, int | float) for n in numbers):
+        if not isinstance(numbers, list) or not all(type(n) in (int, float) for n in numbers):
             raise ValueError("expected {one_of: [numbers]}")
         return value | {"low": min(numbers, default=1), "high": max(numbers, default=1)}
 

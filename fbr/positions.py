@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 Size = tuple[int, int]  # height and width
+MANY = 64  # channels from which on they had better come last, as in the networks
 
 
 def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Make each tensor once; not while a network is exported, to files that hold for any size."""
-    cached = lru_cache(maxsize=256)(torch.inference_mode(False)(make))
+    # Enough for an image at five scales, flipped; of large photographs each takes megabytes.
+    cached = lru_cache(maxsize=32)(torch.inference_mode(False)(make))
 
     @wraps(make)
     def kept(*what: object) -> Tensor:
@@ -38,7 +40,7 @@ class Positions(NamedTuple):
 
     def count(self, size: Size) -> Size:
         """How many there are, down and to the right, of an image of this size."""
-        return -(-size[0] // self.stride), -(-size[1] // self.stride)
+        return _count(size[0], self.stride), _count(size[1], self.stride)
 
     def nearest(
         self,
@@ -130,10 +132,20 @@ class Onto(NamedTuple):
         return _read(maps, rows, columns)
 
 
+def _count(side: int, stride: int) -> int:
+    """⌈side / stride⌉, without a negative number: ONNX divides those towards 0."""
+    return (side + stride - 1) // stride
+
+
 def _read(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Two small products, which have gradients that a GPU adds up alike every time."""
     with torch.autocast(maps.device.type, enabled=False):
-        return rows @ maps.float() @ columns.mT
+        maps = maps.float()
+        if maps.shape[1] < MANY or torch.compiler.is_exporting():
+            return rows @ maps @ columns.mT
+        last = maps.permute(0, 2, 3, 1)
+        drawn = (rows @ last.flatten(2)).unflatten(2, last.shape[2:])
+        return (columns @ drawn).permute(0, 3, 1, 2)
 
 
 @_kept
@@ -192,7 +204,7 @@ def _around(own: Positions, count: int, finer: int, side: int, device: torch.dev
 @_kept
 def _between(own: Positions, whole: int, part: int, count: int, device: torch.device) -> Tensor:
     """Weights of `count` positions of the image at each position of its view of `part` pixels."""
-    pixel = own.pixels(-(-part // own.stride), device)
+    pixel = own.pixels(_count(part, own.stride), device)
     return _weights(own, _centres(pixel, part, whole), count)
 
 

@@ -127,11 +127,13 @@ class Background(nn.Module):
             scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
         if (how := self.numbers.follow_colours) is not None:
             maps = scores.relu() if self.numbers.scores == "cam" else scores
-            # Of a smaller view nobody knows how its positions lie in the whole image.
-            whole = self.positions.count(batch["image"].shape[2:]) == scores.shape[2:]
-            where = self.positions if whole else None
+            where = self._places(scores.shape[2:], batch["image"].shape[2:])
             scores = follow_colours(maps, batch["image"], **how.model_dump(), positions=where)
         return reading.seeds(scores.flatten(2), batch["label"], self.numbers)
+
+    def _places(self, grid: torch.Size, image: torch.Size) -> Positions | None:
+        """Where the positions of a grid lie in the image, if it is not that of a smaller view."""
+        return self.positions if self.positions.count(image) == grid else None
 
     @torch.no_grad()
     def _remember(
@@ -301,8 +303,11 @@ class Background(nn.Module):
             "nroi_spread": (apart, (regions.norm(dim=2) * count).sum()),
         }
         if "companions" in batch:
-            ground = batch["companions"][:, None]
-            ground = F.interpolate(ground, size, mode="nearest").flatten(1) > 0
+            ground = batch["companions"]
+            if places := self._places(size, ground.shape[1:]):
+                ground = places.nearest(ground, size).flatten(1) > 0
+            else:
+                ground = F.interpolate(ground[:, None], size, mode="nearest").flatten(1) > 0
             nearest, none = assign(u, regions), torch.zeros_like(regions[..., 0])
             side = torch.where(ground, 1.0, -1.0) * (label == 0)
             most = none.scatter_add(1, nearest, side) > 0

@@ -24,11 +24,10 @@ class Backbone(nn.Module):
     """levels: modules run one after another; each one's output is a map of the result.
 
     channels, strides: of each map. names: of its tensors in published files, where they differ from
-    its own. patches: whether an image is cut into pieces that do not overlap; else positions lie
-    where padded convolutions begin.
+    its own. lead: where positions lie in their cells, from 0, the first pixel, to 1, the last.
     """
 
-    patches: bool = False
+    lead: float = 0.0  # of convolutions that are padded on both sides
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Backbone(nn.Module):
     @property
     def positions(self) -> list[Positions]:
         """Where those of each map lie in the image."""
-        return [Positions(s, (s - 1) / 2 if self.patches else 0.0) for s in self.strides]
+        return [Positions(stride, self.lead * (stride - 1)) for stride in self.strides]
 
     def _resting(self, images: Tensor) -> list[nn.Module]:
         """The first levels that a CPU is to run on a few images at a time.

@@ -1,7 +1,6 @@
 """Any network of timm that shows its maps, as a backbone: ResNeSt, ConvNeXt, HRNet, DINOv2, …"""
 
 from collections.abc import Iterator
-from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -33,8 +32,7 @@ class TimmBackbone(Backbone):
         super().__init__([], channels, strides)
         self.whole = whole
         self.net, self.at, self.merge = net, at, merge
-        strided = (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1)
-        self.patches = any(stem.stride == stem.kernel_size for stem in islice(strided, 1))
+        self.lead = _lead(net)
         self.names = {f"net.{key}": key for key in net.state_dict()}
         mean, std = (torch.tensor(net.pretrained_cfg[key]) for key in ("mean", "std"))
         ours, spread = torch.tensor(MEAN), torch.tensor(STD)
@@ -70,6 +68,16 @@ class TimmBackbone(Backbone):
         gradients = torch.autograd.grad(total, own, allow_unused=True)
         self.train()
         yield from (p for p, gradient in zip(own, gradients, strict=True) if gradient is not None)
+
+
+def _lead(net: nn.Module) -> float:
+    """Where positions lie in their cells, by the first convolution that has a stride."""
+    strided = (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1)
+    for stem in strided:
+        if type(stem).__name__ == "Conv2dSame":  # padded behind alone, as TensorFlow does
+            return 1.0
+        return 0.5 if stem.stride == stem.kernel_size else 0.0  # patches lie around theirs
+    return 0.0
 
 
 def _merged(maps: list[Tensor], places: list[Positions]) -> Tensor:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from fbr import cli
+from fbr.nets import backbones
+from fbr.nets.heads import Segmenter
 from fbr.stages import exporting, networks
 from tests import untrained
 
@@ -40,6 +42,21 @@ def test_the_file_gives_what_torch_gives(place, capsys, stage):
     assert found.shape == (3, 3 if stage == "seg_train" else 2, 37, 61)
     assert np.allclose(found, expected, atol=1e-4)
     assert expected.std() > 0.01
+
+
+def test_a_network_of_several_scales_gives_what_torch_gives():
+    """Sizes that are counted in the graph, and never a whole number of strides."""
+    pytest.importorskip("onnxscript", reason="an extra: pip install 'fbr[export]'")
+    pytest.importorskip("onnxruntime", reason="an extra: pip install 'fbr[export]'")
+    torch.manual_seed(0)
+    network = Segmenter(backbones.build("small", 8), "deeplabv2", 3, [1], scales=[0.5, 0.75])
+    whole = exporting.Photographs(exporting.FullSize(network)).eval()
+    rng = np.random.default_rng(0)
+    sizes = [(37, 61), (41, 56), (1, 1), (64, 72), (33, 90)]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    worst, alike = exporting.compare(whole, exporting._onnx(whole, {}), images)
+    assert worst < 1e-3
+    assert alike > 0.99
 
 
 def test_another_networks_scores_are_told_apart(place, monkeypatch, capsys):

@@ -35,6 +35,20 @@ def test_maps_are_drawn_where_their_positions_lie(positions, view, size, mirrore
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 64, 65])
+@pytest.mark.parametrize("images", [1, 3])
+def test_many_channels_are_drawn_like_few(channels, images):
+    torch.manual_seed(0)
+    own, view, size = Positions(8), (20, 33), (11, 14)
+    maps = torch.rand(images, channels, 3, 5, requires_grad=True)
+    found = own.drawn(maps.to(memory_format=torch.channels_last), view, size)
+    each = torch.cat([own.drawn(maps[:, c : c + 1], view, size) for c in range(channels)], 1)
+    torch.testing.assert_close(found, each)
+    weight = torch.rand_like(each)
+    gradients = [torch.autograd.grad((m * weight).sum(), maps)[0] for m in (found, each)]
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize("first", [0.0, 3.5])
 @pytest.mark.parametrize("size", [(40, 33), (10, 9), (80, 66)])
 def test_what_a_map_says_of_a_pixel_is_drawn_there(first, size):

@@ -68,6 +68,20 @@ def test_collapse_is_watched(monkeypatch):
         assert torch.allclose(torch.as_tensor(values[name]).float(), torch.as_tensor(want).float())
 
 
+def test_companions_are_read_where_positions_lie():
+    """Every fourth of 26 rows has a position; seven equal parts would begin at others, too."""
+    module = background(nrois=4)
+    module.positions = Positions(4)
+    features, scores, batch = given(images=2, height=7, width=7)
+    ground = torch.ones(2, 26, 26, dtype=torch.uint8)
+    ground[:, ::4] = 0
+    found = [
+        module(features, scores, batch | {"companions": companions})["nroi_companions"][0].item()
+        for companions in (ground, 1 - ground)
+    ]
+    assert found[0] == 0 < found[1]
+
+
 def test_a_coarser_grid_is_for_contrasts_alone(monkeypatch):
     """Projections shrink after their ReLU; L_seg and L_sim stay where the features are."""
 

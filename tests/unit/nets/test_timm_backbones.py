@@ -10,6 +10,7 @@ from fbr.errors import Refusal
 from fbr.nets import backbones, timm_backbones
 from fbr.nets.backbones import FrozenStatistics
 from fbr.nets.inputs import MEAN, STD
+from tests.unit.test_positions import middle
 
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'fbr[timm]'")
 
@@ -77,6 +78,23 @@ def test_maps_lie_on_the_grids_promised_and_everything_learns(build, name, strid
 )
 def test_patches_have_their_positions_in_their_middles(build, name, stride, first):
     assert build(name, stride).positions[-1].first == first
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [  # Shortcuts of ResNeSt average over cells, its branches do not: it looks between the two.
+        ("mobilenetv3_small_050", 32),
+        ("convnext_atto", 32),
+        ("tf_mobilenetv3_small_075", 32),
+        ("tf_efficientnet_lite0", 32),
+    ],
+)
+def test_backbones_look_where_their_positions_lie(build, name, stride):
+    backbone = build(name, stride)
+    for level, positions in enumerate(backbone.positions):
+        number = round((128 - positions.first) / positions.stride)
+        place = positions.first + number * positions.stride
+        assert middle(backbone, level, number) == pytest.approx(place, abs=0.3 * positions.stride)
 
 
 @pytest.mark.parametrize("name", ["resnest14d", "deit_tiny_patch16_224"])
