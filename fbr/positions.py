@@ -56,11 +56,7 @@ class Positions(NamedTuple):
         """
         if within == self:
             return picture
-        sides = picture.shape[-2:]
-        rows, columns = (
-            _nearest(self, within or PIXELS, count, side, seen, picture.device)
-            for count, side, seen in zip(size, sides, view or sides, strict=True)
-        )
+        rows, columns = self._each(_nearest, picture, size, within, view)
         return picture[..., rows[:, None], columns]
 
     def bilinear(
@@ -73,12 +69,22 @@ class Positions(NamedTuple):
         """As `nearest`, of pictures or maps (B, C, H, W), between what lies near: float32."""
         if within == self:
             return picture.float()
-        sides = picture.shape[2:]
-        rows, columns = (
-            _beside(self, within or PIXELS, count, side, seen, picture.device)
+        return _read(picture, *self._each(_beside, picture, size, within, view))
+
+    def _each(
+        self,
+        make: Callable[..., Tensor],
+        picture: Tensor,
+        size: Size,
+        within: "Positions | None",
+        view: Size | None,
+    ) -> list[Tensor]:
+        """What is made for rows and for columns."""
+        sides = picture.shape[-2:]
+        return [
+            make(self, within or PIXELS, count, side, seen, picture.device)
             for count, side, seen in zip(size, sides, view or sides, strict=True)
-        )
-        return _read(picture, rows, columns)
+        ]
 
     def unmirrored(self, maps: Tensor, width: int) -> Tensor:
         """Maps (B, C, h, w) of a view from right to left, of `width` pixels, where others lie."""
