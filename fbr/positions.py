@@ -144,7 +144,7 @@ def _count(side: int, stride: int) -> int:
 
 
 def _read(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Maps (B, C, h, w) at places, by their weights for rows and for columns: two small products."""
+    """Maps (B, C, h, w) at places, by weights for rows and for columns: two small products."""
     with torch.autocast(maps.device.type, enabled=False):
         maps = maps.float()
         if maps.shape[1] < MANY or torch.compiler.is_exporting():
