@@ -47,9 +47,12 @@ class TimmBackbone(Backbone):
         height, width = images.shape[2:]
         images = F.pad(images, (0, -width % self.whole, 0, -height % self.whole))
         images = images * self.scale + self.shift  # as the network's own weights know them
-        maps = self.net.forward_intermediates(
-            images, indices=self.at, norm=norm, intermediates_only=True
-        )
+        if hasattr(self.net, "forward_intermediates"):
+            maps = self.net.forward_intermediates(
+                images, indices=self.at, norm=norm, intermediates_only=True
+            )
+        else:  # it is made for its maps
+            maps = self.net(images)
         if self.merge:
             maps = [maps[0], _merged(maps[1:], self.branches)]
         return [
@@ -105,7 +108,8 @@ def builder(name: str) -> Builder:
     def backbone(stride: int, imagenet: bool) -> Backbone:
         net = _network(timm, name, stride, imagenet)
         at = _levels([info["reduction"] for info in net.feature_info])
-        net.prune_intermediate_layers(at, prune_norm=False, prune_head=True)
+        if hasattr(net, "prune_intermediate_layers"):
+            net.prune_intermediate_layers(at, prune_norm=False, prune_head=True)
         built = TimmBackbone(net, at, merge=arch.startswith("hrnet"))
         if built.strides[-1] != stride:
             raise Refusal(
@@ -133,8 +137,8 @@ def _network(timm: ModuleType, name: str, stride: int, imagenet: bool) -> nn.Mod
     if name.startswith("hrnet"):
         offers = [{"head": ""}]
     else:
-        sizes = [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
-        offers = [{"output_stride": stride}, *sizes]
+        strides = [{"output_stride": stride}, {"output_stride": stride, "features_only": True}]
+        offers = [*strides, {"dynamic_img_size": True}, {"strict_img_size": False}, {}]
     for options in offers:
         try:
             return timm.create_model(name, pretrained=imagenet, **options)

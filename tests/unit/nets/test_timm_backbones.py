@@ -21,6 +21,7 @@ CASES = [
     ("convnext_atto", 8, [4, 8, 8, 8]),
     ("convnext_atto", 32, [4, 8, 16, 32]),
     ("hrnet_w18_small", 4, [2, 4]),
+    ("mobilenetv3_small_050", 16, [2, 4, 8, 16, 16]),
     ("mobilenetv3_small_050", 32, [2, 4, 8, 16, 32]),
     ("deit_tiny_patch16_224", 16, [16] * 4),
     ("eva02_tiny_patch14_224", 14, [14] * 4),
@@ -83,6 +84,7 @@ def test_patches_have_their_positions_in_their_middles(build, name, stride, firs
 @pytest.mark.parametrize(
     ("name", "stride"),
     [  # Shortcuts of ResNeSt average over cells, its branches do not: it looks between the two.
+        ("mobilenetv3_small_050", 16),
         ("mobilenetv3_small_050", 32),
         ("convnext_atto", 32),
         ("tf_mobilenetv3_small_075", 32),
@@ -202,7 +204,7 @@ def test_a_network_without_weights_says_so(build):
         ("resnest14d.in1k", 8, r"weights of resnest14d: resnest14d.gluon_in1k. Did you mean"),
         ("hrnet_w18_small", 8, "gives maps at stride 4, found stride 8"),
         ("deit_tiny_patch16_224", 8, "gives maps at stride 16, found stride 8"),
-        ("mobilenetv3_small_050", 16, "gives maps at stride 32, found stride 16"),
+        ("ghostnet_100", 16, "gives maps at stride 32, found stride 16"),
         ("beit_base_patch16_224", 16, "cannot be a backbone: Input height .* match model"),
     ],
 )
