@@ -11,12 +11,12 @@ from fbr.workspace import Workspace
 
 
 def main(argv: list[str], workspace: Workspace) -> int:
-    """Turn an MXNet .params file, or deeplab-pytorch's .pth of ResNet-101, into safetensors."""
+    """Turn an MXNet .params file, or a .pth of torch.save, into safetensors."""
     parser = argparse.ArgumentParser(prog="fbr convert", description=main.__doc__)
     parser.add_argument(
         "source",
-        help="as ilsvrc-cls_rna-a1_cls1000_ep-0001.params, of ResNet-38, whose names are kept; or "
-        "deeplabv1_resnet101-coco.pth, which becomes weights of resnet101_caffe",
+        help="as ilsvrc-cls_rna-a1_cls1000_ep-0001.params, of ResNet-38, or a state_dict; "
+        "names are kept, but deeplabv1_resnet101-coco.pth becomes weights of resnet101_caffe",
     )
     parser.add_argument("target", help="as resnet38d.safetensors, to name as `weights`")
     asked = parser.parse_args(argv)
@@ -37,15 +37,21 @@ def _mxnet(source: Path) -> tuple[bytes, str]:
     return save(arrays), f"{len(arrays)} arrays, {size / 1e6:.1f} MB"
 
 
-def _deeplab(source: Path) -> tuple[bytes, str]:
-    """What of the file is the backbone's; the rest is told."""
+def _torch(source: Path) -> tuple[bytes, str]:
+    """A state_dict as it is; of deeplab-pytorch's, what is the backbone's, and the rest is told."""
     # Not at the top: every command would wait for torch.
     from safetensors.torch import save
 
     from fbr.files import weights
     from fbr.nets import backbones, caffe_resnet
 
-    state = caffe_resnet.renamed(weights.read_torch(source))
+    state = weights.read_torch(source)
+    if not caffe_resnet.knows(state):
+        # Tensors that share their memory are refused by safetensors.
+        kept = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+        size = sum(tensor.nbytes for tensor in kept.values())
+        return save(kept), f"{len(kept)} tensors, {size / 1e6:.1f} MB"
+    state = caffe_resnet.renamed(state)
     backbone = backbones.build("resnet101_caffe", 8)
     report = weights.take(backbone, state, LEAST, backbone.names)
     kept = {name: state[name].contiguous() for name in backbone.names.values() if name in state}
@@ -53,4 +59,4 @@ def _deeplab(source: Path) -> tuple[bytes, str]:
 
 
 LEAST = 0.9  # of the network's tensors; a file with fewer is of another network
-READERS: dict[str, Callable[[Path], tuple[bytes, str]]] = {".params": _mxnet, ".pth": _deeplab}
+READERS: dict[str, Callable[[Path], tuple[bytes, str]]] = {".params": _mxnet, ".pth": _torch}

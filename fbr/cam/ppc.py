@@ -10,6 +10,9 @@ code: an image stands for classes that it does not show as well, and the backgro
 alike everywhere, is the mean of whatever pixels come first. Refined maps, which add up to 1, are
 held against saliency as they are in `intent`; the released code takes their softmax, in which no
 class of three or more can hold a half, so that the loss drives classes off what is salient.
+
+A prototype is the mean of the positions that score best for its class. FBR's released code takes
+them from where the class scores above all others, which its best positions do as a rule.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple

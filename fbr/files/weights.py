@@ -27,7 +27,10 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise Refusal(f"{path}: cannot be read as safetensors ({error}); rerun its stage") from None
+        raise Refusal(
+            f"{path}: cannot be read as safetensors ({error}); rerun its stage, or if it is a file "
+            "of your own, turn it into safetensors: fbr convert"
+        ) from None
 
 
 def read_torch(path: Path) -> dict[str, torch.Tensor]:

@@ -43,6 +43,11 @@ def resnet101_caffe(weights: str | None, replace_stride_with_dilation: list[bool
     return net
 
 
+def knows(state: dict[str, Tensor]) -> bool:
+    """Whether weights bear deeplab-pytorch's names."""
+    return any(NAME.fullmatch(key) for key in state)
+
+
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under torchvision's names, for images as `fbr.nets.inputs` normalises them.
 

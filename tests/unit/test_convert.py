@@ -94,6 +94,21 @@ def test_older_names_and_what_is_missing_are_told(slim, files, capsys):
     assert len(weights.read(files[1])) == 518
 
 
+def test_any_other_state_dict_keeps_its_names(files, capsys):
+    shared = torch.rand(2, 3)
+    state = {
+        "conv1.weight": shared.mT,
+        "fc.weight": shared,
+        "bn1.num_batches_tracked": torch.ones(()),
+    }
+    torch.save(state, files[0])
+    assert converted(files) == 0
+    assert capsys.readouterr().out == f"{files[1]}: 3 tensors, 0.0 MB\n"
+    found = weights.read(files[1])
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
 class Evil:
     """Runs code wherever it is unpickled."""
 
@@ -123,7 +138,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(files, tmp_path, ca
     [
         ({"model": {"conv1.weight": torch.zeros(1)}}, "no table of tensors by name"),
         ([torch.zeros(1)], "no table of tensors by name"),
-        ({"conv1.weight": torch.zeros(1)}, "0 of 520 tensors matched, 519 missing"),
+        ({"layer1.conv1.conv.weight": torch.zeros(1)}, "0 of 520 tensors matched, 519 missing"),
     ],
 )
 def test_other_tensors_are_refused_and_nothing_written(slim, files, capsys, content, said):
