@@ -264,6 +264,12 @@ class Jitter(Strict):
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
 
+class Shift(Strict):
+    """The same in HSV: hue, saturation and value move by whole levels, of 180, 255 and 255."""
+
+    levels: Annotated[int, Field(ge=0, le=90)]
+
+
 class Training(Strict):
     """One recipe for `fbr.train.loop`, whatever the network."""
 
@@ -277,7 +283,7 @@ class Training(Strict):
     long_side: Range | None = None  # or to a longer side; one of the two
     resample: Literal["bilinear", "bicubic"] = "bilinear"  # how images and saliency are resized
     flip: bool
-    jitter: Jitter | None = None  # of colours
+    jitter: Jitter | Shift | None = None  # of colours
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive

@@ -4,7 +4,9 @@ The crop is read through the resize's source box, so only the pixels that surviv
 Colours of the image alone may move, too.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -85,7 +87,7 @@ class RandomGeometry:
 class Colours:
     """Changes of an image's colours, one after another: names of CHANGES, and by how much."""
 
-    changes: tuple[tuple[str, float], ...]
+    changes: tuple[tuple[str, "float | tuple[int, ...]"], ...]
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 → the same shape; each change rounds and clips."""
@@ -102,7 +104,17 @@ def _turn_hue(picture: Image.Image, by: float) -> Image.Image:
     return Image.merge("HSV", (turned, *rest)).convert("RGB")
 
 
-CHANGES = {
+def _shift(picture: Image.Image, by: tuple[int, ...]) -> Image.Image:
+    """Add levels, of 180 around the circle to the hue, of 255 to saturation and value."""
+    levels = np.array(picture.convert("HSV"), np.int16)
+    turn, *rest = by
+    levels[..., 0] = (levels[..., 0] + round(turn * 255 / 180)) % 255
+    levels[..., 1:] = (levels[..., 1:] + np.array(rest, np.int16)).clip(0, 255)
+    return Image.fromarray(levels.astype(np.uint8), "HSV").convert("RGB")
+
+
+CHANGES: dict[str, Callable[[Image.Image, Any], Image.Image]] = {
+    "shift": _shift,
     "brightness": lambda picture, by: ImageEnhance.Brightness(picture).enhance(by),
     "contrast": lambda picture, by: ImageEnhance.Contrast(picture).enhance(by),
     "saturation": lambda picture, by: ImageEnhance.Color(picture).enhance(by),
@@ -126,3 +138,15 @@ class RandomColours:
         changes = [(name, rng.uniform(1 - by, 1 + by)) for name, by in limits.items()]
         changes.append(("hue", rng.uniform(-turn, turn)))
         return Colours(tuple(changes[place] for place in rng.permutation(len(changes))))
+
+
+@dataclass(frozen=True)
+class RandomShift:
+    """Hue, saturation and value, each moved by whole levels within ± a number."""
+
+    levels: int
+
+    def draw(self, rng: np.random.Generator) -> Colours:
+        """One change, of all three."""
+        by = rng.integers(-self.levels, self.levels, 3, endpoint=True)
+        return Colours((("shift", tuple(int(level) for level in by)),))

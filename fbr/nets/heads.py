@@ -82,33 +82,53 @@ class DeepLabV2(Head):
         return self.branches(maps[-1])
 
 
-class DeepLabV3Plus(Head):
-    """Parallel dilated convolutions and image pooling, refined by a fine map (arXiv 1802.02611)."""
+class SideBySide(Head):
+    """Parallel dilated convolutions and image pooling, joined by another convolution.
 
-    WIDTH, FINE = 256, 48  # the paper's
+    What PPC's code calls DeepLab-V2. `point` adds the convolution of single positions that
+    DeepLab-V3 has besides (ASPP, arXiv 1706.05587, fig. 5).
+    """
 
-    def __init__(self, shape: Shape) -> None:
+    WIDTH = 256
+
+    def __init__(self, shape: Shape, name: str = "aspp", *, point: bool = False) -> None:
         super().__init__()
-        last, rates = shape.channels[-1], _rates(shape, "deeplabv3plus")
-        width = shape.width or min(self.WIDTH, last)
-        self.grid = shape.level(4)
-        self.places = shape.positions[-1], shape.positions[self.grid]
-        self.branches = nn.ModuleList(
-            [_block(last, width, 1), *(_block(last, width, 3, rate) for rate in rates)]
-        )
+        last, rates = shape.channels[-1], _rates(shape, name)
+        self.width = width = shape.width or min(self.WIDTH, last)
+        branches = [_block(last, width, 1)] if point else []
+        branches += [_block(last, width, 3, rate) for rate in rates]
+        self.branches = nn.ModuleList(branches)
         # One value a channel and image: too few for batch statistics, so channels share theirs.
         self.pool = _block(last, width, 1, norm=nn.GroupNorm(math.gcd(8, width // 2), width))
-        self.project = _block(width * (len(rates) + 2), width, 1)
-        self.fine = _block(shape.channels[self.grid], self.FINE, 1)
-        self.refine = nn.Sequential(_block(width + self.FINE, width, 3), _block(width, width, 3))
+        self.project = _block(width * (len(branches) + 1), width, 1)
         self.dropout = nn.Dropout(_dropout(shape, 0.0))
         self.classify = nn.Conv2d(width, shape.classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """On the grid of the fine map."""
-        deep, fine = maps[-1], self.fine(maps[self.grid])
+        return self.classify(self.dropout(self.seen(maps[-1])))
+
+    def seen(self, deep: Tensor) -> Tensor:
+        """What all branches see, on the grid of the last map."""
         pooled = self.pool(deep.mean((2, 3), keepdim=True)).expand(-1, -1, *deep.shape[2:])
-        deep = self.project(torch.cat([*(b(deep) for b in self.branches), pooled], 1))
+        return self.project(torch.cat([*(b(deep) for b in self.branches), pooled], 1))
+
+
+class DeepLabV3Plus(SideBySide):
+    """DeepLab-V3, refined by a fine map (arXiv 1802.02611)."""
+
+    FINE = 48  # the paper's
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape, "deeplabv3plus", point=True)
+        self.grid = shape.level(4)
+        self.places = shape.positions[-1], shape.positions[self.grid]
+        width = self.width
+        self.fine = _block(shape.channels[self.grid], self.FINE, 1)
+        self.refine = nn.Sequential(_block(width + self.FINE, width, 3), _block(width, width, 3))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """On the grid of the fine map."""
+        deep, fine = self.seen(maps[-1]), self.fine(maps[self.grid])
         of_deep, of_fine = self.places
         deep = of_fine.bilinear(deep, fine.shape[2:], of_deep).to(fine.dtype)
         return self.classify(self.dropout(self.refine(torch.cat([deep, fine], 1))))
@@ -247,6 +267,7 @@ def _block(
 HEADS: dict[str, Callable[[Shape], Head]] = {
     "deeplabv1": DeepLabV1,
     "deeplabv2": DeepLabV2,
+    "aspp": SideBySide,
     "deeplabv3plus": DeepLabV3Plus,
     "ocr": lambda shape: Context(shape, ObjectContext),
     "ocr_none": lambda shape: Context(shape, None),

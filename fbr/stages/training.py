@@ -17,6 +17,7 @@ from fbr.datasets.transforms import (
     Geometry,
     RandomColours,
     RandomGeometry,
+    RandomShift,
 )
 from fbr.errors import Refusal
 from fbr.files import weights
@@ -24,7 +25,7 @@ from fbr.files.tables import write_csv, write_json
 from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
 from fbr.nets.precision import has_bfloat16
-from fbr.params import Network, Training
+from fbr.params import Network, Shift, Training
 from fbr.positions import Positions
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit
@@ -104,7 +105,9 @@ def images(
     """Read each image once, cut a random crop from it, and let `draw` cut what lies over it."""
     geometry, jitter = random_geometry(job.numbers), job.numbers.jitter
     smooth = SMOOTH[job.numbers.resample]
-    colours = jitter and RandomColours(**jitter.model_dump())
+    colours = None
+    if jitter is not None:
+        colours = (RandomShift if isinstance(jitter, Shift) else RandomColours)(**dict(jitter))
     decoded = Decoded(lambda i: {"image": job.data.image(entries[i]), **more(entries[i])})
 
     def sample(index: int, rng: np.random.Generator) -> Sample:

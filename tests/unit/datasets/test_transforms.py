@@ -13,6 +13,7 @@ from fbr.datasets.transforms import (
     Geometry,
     RandomColours,
     RandomGeometry,
+    RandomShift,
     scaled,
 )
 from tests.reference import transforms as reference
@@ -198,3 +199,27 @@ def test_drawn_colours_are_within_bounds_in_any_order_and_repeat():
     assert all(changes[0][0] in CHANGES for changes in drawn)
     again = RandomColours(**limits).draw(np.random.default_rng(0)).changes
     assert again == drawn[0]
+
+
+def test_levels_of_hsv_are_added_and_bounded():
+    def shifted(colour, *by):
+        return Colours((("shift", by),)).apply(np.array([[colour]], np.uint8))[0, 0].tolist()
+
+    assert shifted([200, 0, 0], 60, 0, 0) == [0, 200, 0]  # a third of 180 around the circle
+    assert shifted([200, 0, 0], -60, 0, 0) == [0, 0, 200]
+    assert shifted([200, 200, 200], 0, 0, 30) == [230, 230, 230]
+    assert shifted([250, 250, 250], 0, 0, 30) == [255, 255, 255]
+    assert shifted([5, 5, 5], 0, 0, -30) == [0, 0, 0]
+    assert shifted([200, 0, 0], 0, -255, 0) == [200, 200, 200]
+    image = picture(9, 7, 3)
+    same = Colours((("shift", (0, 0, 0)),)).apply(image)
+    assert np.abs(same.astype(int) - image).max() <= 6  # HSV has fewer colours
+
+
+def test_drawn_levels_reach_their_bounds_and_repeat():
+    rng = np.random.default_rng(0)
+    (names, drawn) = zip(*(RandomShift(2).draw(rng).changes[0] for _ in range(300)), strict=True)
+    assert set(names) == {"shift"}
+    assert {levels for by in drawn for levels in by} == {-2, -1, 0, 1, 2}
+    assert len(set(drawn)) > 100  # of 125: each of the three on its own
+    assert RandomShift(2).draw(np.random.default_rng(0)).changes[0][1] == drawn[0]

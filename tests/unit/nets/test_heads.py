@@ -65,6 +65,18 @@ def test_deeplab_v2_starts_near_zero():
     assert logits.abs().max() < 1
 
 
+def test_ppcs_branches_and_the_mean_of_the_image_lie_side_by_side():
+    side = head("aspp", [1, 2], width=8, dropout=0.75).eval()
+    last = maps()[-1]
+    mean = side.pool(last.mean((2, 3), keepdim=True)).expand(-1, -1, *last.shape[2:])
+    near, far = (branch(last) for branch in side.branches)
+    assert [branch[0].dilation for branch in side.branches] == [(1, 1), (2, 2)]
+    expected = side.classify(side.project(torch.cat([near, far, mean], 1)))
+    assert torch.equal(side(maps()), expected)
+    assert expected.shape == (2, 4, 5, 7)
+    assert side.dropout.p == 0.75
+
+
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("size", [(2, 5, 7), (1, 5, 7), (2, 1, 1)])
 def test_deeplab_v3_plus_lies_on_the_fine_grid(mode, size):
@@ -131,7 +143,7 @@ def test_heads_are_built_alike_and_learn_in_all_their_parts(name, size, mode):
     assert torch.equal(built(maps(*size)), built.outputs(maps(*size))[""])
 
 
-@pytest.mark.parametrize("name", ["deeplabv1", "deeplabv2", "deeplabv3plus"])
+@pytest.mark.parametrize("name", ["deeplabv1", "deeplabv2", "deeplabv3plus", "aspp"])
 def test_dilated_branches_need_their_rates(name):
     with pytest.raises(Refusal, match=rf"head '{name}' has dilated branches: give their rates"):
         head(name)
