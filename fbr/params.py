@@ -224,9 +224,29 @@ class Predict(Way):
     windows: Windows | None = None
 
 
-class Submit(Predict):
+class Submit(Strict):
+    """What a test server gets; predicted as `seg_eval` of the network does unless told."""
+
     split: Name
     archive: str  # where the test server wants the files, inside the archive
+    scales: Scales | None = None  # with flip and crf, or none of the three
+    flip: bool | None = None
+    crf: Crf | None = None
+    windows: Windows | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Submit":
+        told = [self.scales is not None, self.flip is not None, "crf" in self.model_fields_set]
+        if any(told) != all(told) or (self.windows and not any(told)):
+            raise ValueError("expected scales, flip and crf together, or none of them")
+        return self
+
+    @property
+    def way(self) -> Predict | None:
+        """How to predict, if it is told here."""
+        if self.scales is None:
+            return None
+        return Predict(scales=self.scales, flip=self.flip, crf=self.crf, windows=self.windows)
 
 
 class ReportParams(Strict):

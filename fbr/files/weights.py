@@ -1,6 +1,7 @@
 """Network weights as safetensors, with the description that says what they fit."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +19,17 @@ def write(path: Path, network: nn.Module) -> None:
     """Write every parameter and buffer; equal weights give equal bytes."""
     state = {k: v.detach().cpu().contiguous() for k, v in sorted(network.state_dict().items())}
     write_bytes(path, save(state))
+
+
+def digest(network: nn.Module, without: Iterable[nn.Module] = ()) -> str:
+    """A short name of what a network weighs, its parts `without` left out."""
+    left = {id(tensor) for part in without for tensor in part.state_dict(keep_vars=True).values()}
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict(keep_vars=True).items()):
+        if id(tensor) not in left:
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:12]
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

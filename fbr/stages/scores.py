@@ -17,10 +17,13 @@ def named(rows: list[dict], classes: list[str]) -> list[dict]:
     ]
 
 
-def unscored(job: Job, split: str, entries: list[Entry], kind: str = "masks") -> bool:
+def unscored(
+    job: Job, split: str, entries: list[Entry], kind: str = "masks", told: dict | None = None
+) -> bool:
     """Whether no image of a split has ground truth; then the outputs say so, and hold no numbers.
 
-    Where some images have it, all must: a score of a part would pass for one of the whole.
+    Where some images have it, all must: a score of a part would pass for one of the whole. told:
+    what metrics.json says besides.
     """
     lacking = [entry.id for entry in entries if not job.data.has(kind, entry)]
     if lacking and len(lacking) < len(entries):
@@ -34,7 +37,7 @@ def unscored(job: Job, split: str, entries: list[Entry], kind: str = "masks") ->
     for file in job.workspace.outputs(job.stage, job.axes).values():
         if file.suffix == ".csv":
             write_csv(file, [])
-    said = {"ground_truth": False, "split": split, "images": len(entries)}
+    said = {"ground_truth": False, "split": split, "images": len(entries), **(told or {})}
     write_json(job.out("metrics.json"), said)
     log.info(
         "%s: not scored: no image of split '%s' of %s has ground truth (%s/)",

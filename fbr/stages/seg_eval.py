@@ -5,7 +5,8 @@ from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import write_csv, write_json
 from fbr.metrics.scores import Scores
-from fbr.params import Way
+from fbr.params import Predict, Way
+from fbr.stages.given import described
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
@@ -23,7 +24,7 @@ def run(job: Job) -> None:
     # Other ways are scored, not kept.
     also = {PartialFolder(job.state / f"pred_{n}", key): way for n, way in numbers.also.items()}
     predict("seg_eval", model, job.data, entries, folder, numbers, job.threads, also)
-    if not unscored(job, numbers.split, entries):
+    if not unscored(job, numbers.split, entries, told=way(numbers)):
         score(job, entries, folder, also)
     folder.finish()
 
@@ -54,8 +55,9 @@ def score(
         **scores.metrics(),
         "split": numbers.split,
         "images": len(entries),
-        **told(numbers),
-        "windows": numbers.windows and numbers.windows.model_dump(),
+        **way(numbers),
+        # Other first weights are the most common cause of other scores.
+        "first_weights": described(job.path("seg_train", "model")).get("first_weights"),
     }
     if also:
         metrics["also"] = {
@@ -76,6 +78,11 @@ def scored(job: Job, entries: list[Entry], folder: PartialFolder) -> Scores:
     for entry, (mask, target) in counted(read_ahead(entries, read), "scoring", len(entries)):
         scores.update(mask, target, entry.id)
     return scores
+
+
+def way(numbers: Predict) -> dict:
+    """As `told`, of the predictions that are kept; `submit` predicts alike."""
+    return told(numbers) | {"windows": numbers.windows and numbers.windows.model_dump()}
 
 
 def told(way: Way) -> dict:

@@ -1,8 +1,9 @@
 """Predictions of a segmentation network, written as masks: for scoring, and for a submission."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from fbr.params import Predict, Way
 from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import log
+from fbr.stages.pool import streamed
 from fbr.train.processes import device
+
+MANY = 1 << 24  # pixels: of fewer, a CRF is done before processes have started
 
 
 def predict(
@@ -34,6 +38,7 @@ def predict(
     """Write the predicted ids of every image that `folder` does not hold yet.
 
     also: more folders, each with its own way of testing; an image missing in one is done for all.
+    CRFs run in processes of their own, `threads` at once, while the network goes on.
     """
     torch.set_num_threads(threads)
     network, described = networks.load(model, device())
@@ -41,10 +46,40 @@ def predict(
     ways = {folder: numbers, **(also or {})}
     todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in ways)]
     log.info("%s: %d of %d images to do", name, len(todo), len(entries))
-    for entry, image in counted(read_ahead(todo, data.image), name, len(todo)):
-        found = segment(network, image[None], list(ways.values()), described["bfloat16"])
-        for into, masks in zip(ways, found, strict=True):
-            pictures.write_mask(into / f"{entry.id}.png", masks[0])
+
+    def looked_at() -> Iterator[_Seen]:
+        """Write what is done with a look, hand on what the CRF is still to see."""
+        for entry, image in read_ahead(todo, data.image):
+            found = probabilities(network, image[None], list(ways.values()), described["bfloat16"])
+            left = []
+            for (into, way), scores in zip(ways.items(), found, strict=True):
+                file = into / f"{entry.id}.png"
+                if way.crf is None:
+                    pictures.write_mask(file, _mask(scores[0], image, None))
+                else:
+                    left.append((file, scores[0].cpu(), Crf(**way.crf.model_dump())))
+            yield _Seen(image, left)
+
+    crfs = [way.crf for way in ways.values() if way.crf]
+    pixels = sum(entry.height * entry.width for entry in todo) * len(crfs)
+    if pixels > MANY and all(crf.engine != "torch" for crf in crfs):
+        done = streamed(_refine, looked_at(), threads)
+    else:
+        done = map(_refine, looked_at())
+    for _ in counted(done, name, len(todo)):
+        pass
+
+
+class _Seen(NamedTuple):
+    """An image, and the masks that a CRF is to make of it: file, probabilities (C, H, W), which."""
+
+    image: np.ndarray
+    left: list[tuple[Path, torch.Tensor, Crf]]
+
+
+def _refine(seen: _Seen) -> None:
+    for file, scores, crf in seen.left:
+        pictures.write_mask(file, _mask(scores, seen.image, crf))
 
 
 def applied(network: Segmenter, numbers: Predict) -> nn.Module:
@@ -58,7 +93,19 @@ def applied(network: Segmenter, numbers: Predict) -> nn.Module:
 def segment(
     network: nn.Module, images: np.ndarray, ways: Sequence[Way], bfloat16: bool
 ) -> list[np.ndarray]:
-    """Predicted ids (N, H, W) uint8 of images (N, H, W, 3) uint8, in each way.
+    """Predicted ids (N, H, W) uint8 of images (N, H, W, 3) uint8, in each way."""
+    found = probabilities(network, images, ways, bfloat16)
+    crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways]
+    return [
+        np.stack([_mask(s, image, crf) for s, image in zip(scores, images, strict=True)])
+        for scores, crf in zip(found, crfs, strict=True)
+    ]
+
+
+def probabilities(
+    network: nn.Module, images: np.ndarray, ways: Sequence[Way], bfloat16: bool
+) -> list[torch.Tensor]:
+    """(N, C, H, W) of images (N, H, W, 3) uint8, in each way, before any CRF.
 
     Logits are drawn before they become probabilities, as losses draw them.
     """
@@ -66,12 +113,7 @@ def segment(
     drawing = {}
     if isinstance(network, Segmenter):
         drawing = {"positions": network.positions, "finish": partial(torch.softmax, dim=1)}
-    found = several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
-    crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways]
-    return [
-        np.stack([_mask(s, image, crf) for s, image in zip(scores, images, strict=True)])
-        for scores, crf in zip(found, crfs, strict=True)
-    ]
+    return several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
 
 
 def _mask(scores: torch.Tensor, image: np.ndarray, crf: Crf | None) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from fbr.errors import Refusal
 from fbr.files.atomic import PartialFolder, replacing
+from fbr.files.resume import fingerprint
 from fbr.files.submission import Wanted, pack, problems
+from fbr.files.tables import read_json
+from fbr.params import Predict
 from fbr.stages.job import Job, log
 from fbr.stages.segmenting import predict
 
@@ -12,8 +15,10 @@ def run(job: Job) -> None:
     numbers = job.numbers
     model = job.path("seg_train", "model")
     entries = job.data.split(numbers.split)
-    folder = PartialFolder(job.state / "pred", job.key(model, job.path("prepare", "index")))
-    predict("submit", model, job.data, entries, folder, numbers, job.threads)
+    way = numbers.way or scored(job)
+    key = job.key(model, job.path("prepare", "index")) + fingerprint(way)
+    folder = PartialFolder(job.state / "pred", key)
+    predict("submit", model, job.data, entries, folder, way, job.threads)
     sizes = {e.id: (e.height, e.width) for e in entries}
     with replacing(job.out("submission")) as partial:
         pack(partial, folder.partial, sizes, numbers.archive)
@@ -22,3 +27,15 @@ def run(job: Job) -> None:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise Refusal(f"submission: {found[0]}{more}; nothing was written")
     log.info("submission.tar.gz: %d masks under %s, checked", len(entries), numbers.archive)
+
+
+def scored(job: Job) -> Predict:
+    """The way in which seg_eval has predicted."""
+    file = job.path("seg_eval", "metrics.json")
+    known = read_json(file)
+    try:
+        return Predict(**{name: known[name] for name in Predict.model_fields})
+    except KeyError as error:
+        raise Refusal(
+            f"{file}: found no {error}, expected the way in which seg_eval predicts; run it again"
+        ) from None

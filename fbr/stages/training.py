@@ -173,13 +173,13 @@ def train(
         processes.device,
         " in float32, it has no bfloat16" if lacking else "",
     )
-    parameters = groups(network, heads, numbers)
+    parameters, first = groups(network, heads, numbers), weights.digest(network, heads)
     history = fit(network, parameters, source, numbers, job.seed, processes, upkeep, judge)
     if not processes.first:
         return
     finish()
     weights.write(job.out("model"), kept or network)
-    write_json(job.out("model.json"), describe(job))
+    write_json(job.out("model.json"), describe(job, first))
     write_csv(job.out("history"), history)
 
 
@@ -201,10 +201,14 @@ def groups(network: nn.Module, heads: list[nn.Module], numbers: Training) -> lis
     return apart
 
 
-def describe(job: Job) -> dict:
-    """What a model is: enough to build the network again without params.yaml."""
+def describe(job: Job, first: str) -> dict:
+    """What a model is: enough to build the network again without params.yaml.
+
+    first: a digest of the weights that it began from.
+    """
     return {
         "stage": job.stage,
         "classes": job.data.classes,
+        "first_weights": first,
         **json.loads(job.numbers.model_dump_json()),
     }

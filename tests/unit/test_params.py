@@ -59,7 +59,7 @@ def write(tmp_path):
         # Inside blocks that may be left out altogether.
         ("mask.crf.toy.crf_refine.fg_treshold", "fg_threshold"),
         (f"{CRF}.gausian_sxy", "gaussian_sxy"),
-        ("data.voc.submit.crf.bilateral_srg", "bilateral_srgb"),
+        ("seg.deeplabv2.voc.seg_eval.crf.bilateral_srg", "bilateral_srgb"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):

@@ -28,7 +28,7 @@ def second(job):
         train = job("amn_train", cam="amn")
         network = cam_training.network(train, seeded=True)
         weights.write(made.path("cam_train", "model"), network)
-        write_json(made.path("cam_train", "model.json"), training.describe(train))
+        write_json(made.path("cam_train", "model.json"), training.describe(train, "0123"))
         for number, entry in enumerate(ENTRIES):
             seeds = np.random.default_rng(number).integers(0, 3, (entry.height, entry.width))
             seeds[:9] = 255

@@ -19,7 +19,7 @@ def trained(job):
     made.run = track.Run(0)
     network = cam_training.network(train, seeded=False)
     weights.write(made.path("cam_train", "model"), network)
-    write_json(made.path("cam_train", "model.json"), training.describe(train))
+    write_json(made.path("cam_train", "model.json"), training.describe(train, "0123"))
     return made, network.eval()
 
 

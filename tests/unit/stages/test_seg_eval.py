@@ -10,7 +10,7 @@ from fbr.metrics.scores import Scores
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.params import SegEval, Way, Windows
-from fbr.stages import seg_eval, segmenting
+from fbr.stages import pool, seg_eval, segmenting
 from fbr.stages.training import describe
 from fbr.track import Run
 
@@ -25,7 +25,7 @@ def evaluation(job):
     numbers = made.numbers
     network = Segmenter(backbones.build("small", 8), numbers.head, 3, numbers.rates)
     weights.write(made.out("model"), network)
-    write_json(made.out("model.json"), describe(made))
+    write_json(made.out("model.json"), describe(made, "0123"))
     rng = np.random.default_rng(0)
     for entry in made.data.entries:
         mask = rng.integers(0, 3, (entry.height, entry.width), np.uint8)
@@ -59,6 +59,7 @@ def test_predictions_are_of_the_images_size_and_scored(evaluation):
         "flip": True,
         "crf": None,
         "windows": None,
+        "first_weights": "0123",
     }
 
 
@@ -66,7 +67,7 @@ def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
     job = evaluation(PLAIN)
     seg_eval.run(job)
     alone, kept = read_json(job.out("metrics.json")), predictions(job)
-    crf = job.params.data["voc"].submit.crf
+    crf = job.params.seg["deeplabv2"]["voc"].seg_eval.crf
     also = {
         "single": Way(scales=[1.0], flip=False, crf=None),
         "full": Way(scales=[0.5, 1.0, 1.5], flip=True, crf=crf),
@@ -85,6 +86,28 @@ def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
         }
         assert found[name]["scales"] == way.scales
         assert found[name]["crf"] == (way.crf and way.crf.model_dump())
+
+
+def test_crfs_in_processes_of_their_own_write_the_same(evaluation, monkeypatch):
+    crf = evaluation(PLAIN).params.seg["deeplabv2"]["voc"].seg_eval.crf
+    also = {"single": Way(scales=[1.0], flip=False, crf=crf)}
+    numbers = PLAIN.model_copy(update={"crf": crf, "also": also})
+    job = evaluation(numbers)
+    seg_eval.run(job)
+    alone, kept = read_json(job.out("metrics.json")), predictions(job)
+    started = []
+
+    def streamed(*given):
+        started.append(given[2])
+        return pool.streamed(*given)
+
+    monkeypatch.setattr(segmenting, "MANY", 0)
+    monkeypatch.setattr(segmenting, "streamed", streamed)
+    job = evaluation(numbers)
+    seg_eval.run(job)
+    assert started == [job.threads]
+    assert read_json(job.out("metrics.json")) == alone
+    assert all(np.array_equal(mask, kept[name]) for name, mask in predictions(job).items())
 
 
 def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation, monkeypatch):

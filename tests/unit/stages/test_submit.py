@@ -5,8 +5,9 @@ import pytest
 
 from fbr.errors import Refusal
 from fbr.files import pictures
-from fbr.params import Submit
-from fbr.stages import submit
+from fbr.files.tables import write_json
+from fbr.params import Predict, Submit
+from fbr.stages import seg_eval, submit
 
 INSIDE = "results/VOC2012/Segmentation/comp6_test_cls"
 
@@ -43,3 +44,27 @@ def test_a_bad_archive_is_refused_in_one_line_and_not_left(submitting, tmp_path)
     with pytest.raises(Refusal, match=said):
         submitting(3)
     assert not list(tmp_path.rglob("submission.tar.gz*"))
+
+
+def test_images_are_predicted_as_they_were_scored_or_as_told(job):
+    made = job("submit")
+    assert Submit(split="test", archive=INSIDE).way is None
+    told = Submit(split="test", archive=INSIDE, scales=[1.0], flip=False, crf=None)
+    assert told.way == Predict(scales=[1.0], flip=False, crf=None)
+    own = made.params.seg["deeplabv2"]["voc"].seg_eval
+    file = made.path("seg_eval", "metrics.json")
+    write_json(file, {"miou": 0.5, **seg_eval.way(own)})
+    assert submit.scored(made) == Predict(scales=own.scales, flip=True, crf=own.crf)
+    assert own.crf is not None
+    write_json(file, {"miou": 0.5})
+    with pytest.raises(Refusal, match=r"metrics.json: found no 'scales', expected the way"):
+        submit.scored(made)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"scales": [1.0]}, {"crf": None}, {"flip": True, "crf": None}, {"windows": {"side": 9}}],
+)
+def test_half_a_way_is_refused(told):
+    with pytest.raises(ValueError, match="expected scales, flip and crf together, or none"):
+        Submit(split="test", archive=INSIDE, **told)

@@ -167,8 +167,9 @@ def test_a_sample_knows_its_index(job):
 
 def test_a_model_is_described_well_enough_to_build_it(job, numbers):
     made = job("cam_train")
-    described = training.describe(made)
+    described = training.describe(made, "0123")
     assert described["stage"] == "cam_train"
+    assert described["first_weights"] == "0123"
     assert described["classes"] == ["background", "cat", "dog"]
     assert described["network"]["name"] == made.numbers.network.name
     assert {"method", "options", "steps", "lr"} <= described.keys()
