@@ -12,7 +12,7 @@ from fbr import params, pipeline
 from fbr.datasets.prepared import Prepared
 from fbr.errors import Refusal, nearest
 from fbr.files.tables import read_json
-from fbr.params import Count, Name, NotNegative, Positive, Strict, Training
+from fbr.params import Count, Name, NotNegative, Positive, Strict, Submit, Training
 from fbr.stages.job import Job
 from fbr.workspace import Workspace, axes_of
 
@@ -147,6 +147,8 @@ class Bill:
         seen = self._megapixels(stage, axes)
         if seen is None:
             return None
+        if isinstance(numbers, Submit):  # unless told otherwise as `seg_eval` does
+            numbers = numbers.way or self.params.of("seg_eval", axes)
         return seen * _looks(numbers)
 
     def _megapixels(self, stage: str, axes: dict[str, str]) -> float | None:
