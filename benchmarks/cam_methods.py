@@ -20,7 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fbr_step import DEVICE, SETTINGS, batch_of, resident, timed, trainer
+from benchmarks import resident
+from benchmarks.fbr_step import DEVICE, SETTINGS, batch_of, timed, trainer
 from fbr.nets.aspp import Aspp
 from fbr.nets.precision import autocast
 

@@ -10,7 +10,6 @@ Everything on the GPU where there is one. Ratios of one run are worth more than 
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import resident
 from fbr import params
 from fbr.cam import fbr as plugin
 from fbr.cam import seeds as reading
@@ -172,11 +172,6 @@ def extra_memory(given):
     setting.step()
     # Not `getrusage`: its peak begins with that of the process that started this one.
     return resident("VmHWM") - before
-
-
-def resident(which):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which)) * 1024 / 1e6
 
 
 def show_parts(steps):
