@@ -121,7 +121,7 @@ def show_inference(name, numbers, data, size, way, steps):
             for scale in way.scales
         ]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        predicting = applied(network, SETTINGS.data["voc"].submit)
+        predicting = applied(network, SETTINGS.seg["deeplabv2"]["voc"].seg_eval)
 
         def bare():
             with autocast(place.type, numbers.bfloat16):

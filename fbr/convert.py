@@ -46,6 +46,8 @@ def _torch(source: Path) -> tuple[bytes, str]:
     from fbr.nets import backbones, caffe_resnet
 
     state = weights.read_torch(source)
+    if not state:
+        raise Refusal(f"{source}: holds no tensor, expected a network's state_dict")
     if not caffe_resnet.knows(state):
         # Tensors that share their memory are refused by safetensors.
         kept = {name: tensor.clone().contiguous() for name, tensor in state.items()}

@@ -147,8 +147,9 @@ class Bill:
         seen = self._megapixels(stage, axes)
         if seen is None:
             return None
-        if isinstance(numbers, Submit):  # unless told otherwise as `seg_eval` does
-            numbers = numbers.way or self.params.of("seg_eval", axes)
+        if isinstance(numbers, Submit):  # unless told otherwise as `seg_eval` does, in one way
+            own = self.params.of("seg_eval", axes)
+            numbers = numbers.way or own.model_copy(update={"also": {}})
         return seen * _looks(numbers)
 
     def _megapixels(self, stage: str, axes: dict[str, str]) -> float | None:

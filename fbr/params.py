@@ -285,7 +285,7 @@ class Jitter(Strict):
 
 
 class Shift(Strict):
-    """The same in HSV: hue, saturation and value move by whole levels, of 180, 255 and 255."""
+    """The same in HSV: hue, saturation and value move by up to so many of 180, 255, 255 levels."""
 
     levels: Annotated[int, Field(ge=0, le=90)]
 
@@ -303,7 +303,8 @@ class Training(Strict):
     long_side: Range | None = None  # or to a longer side; one of the two
     resample: Literal["bilinear", "bicubic"] = "bilinear"  # how images and saliency are resized
     flip: bool
-    jitter: Jitter | Shift | None = None  # of colours
+    jitter: Jitter | None = None  # of colours,
+    shift: Shift | None = None  # or in levels of HSV
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
@@ -320,6 +321,8 @@ class Training(Strict):
     def _one_resize(self) -> "Training":
         if (self.scale is None) == (self.long_side is None):
             raise ValueError("expected exactly one of 'scale' and 'long_side'")
+        if self.jitter is not None and self.shift is not None:
+            raise ValueError("expected at most one of 'jitter' and 'shift'")
         if self.warmup > self.steps:
             raise ValueError(f"warmup {self.warmup} is longer than the {self.steps} steps")
         return self

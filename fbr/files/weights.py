@@ -1,7 +1,7 @@
 """Network weights as safetensors, with the description that says what they fit."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,14 +21,12 @@ def write(path: Path, network: nn.Module) -> None:
     write_bytes(path, save(state))
 
 
-def digest(network: nn.Module, without: Iterable[nn.Module] = ()) -> str:
-    """A short name of what a network weighs, its parts `without` left out."""
-    left = {id(tensor) for part in without for tensor in part.state_dict(keep_vars=True).values()}
+def digest(network: nn.Module) -> str:
+    """A short name of what a network weighs, its names included."""
     found = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict(keep_vars=True).items()):
-        if id(tensor) not in left:
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()[:12]
 
 

@@ -18,12 +18,12 @@ def each(work: Callable[[Item], None], todo: list[Item], processes: int) -> Iter
 
 
 def streamed(work: Callable[[Item], None], items: Iterable[Item], processes: int) -> Iterator[None]:
-    """Run over items while more of them are made, a few in memory at a time."""
+    """Run over items while more of them are made, no more in memory than keep all busy."""
     with single_threaded(processes, "the stage") as pool:
         waiting = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * processes:
+            if len(waiting) > processes:
                 yield waiting.popleft().result()
         for future in waiting:
             yield future.result()

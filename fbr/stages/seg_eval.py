@@ -24,7 +24,7 @@ def run(job: Job) -> None:
     # Other ways are scored, not kept.
     also = {PartialFolder(job.state / f"pred_{n}", key): way for n, way in numbers.also.items()}
     predict("seg_eval", model, job.data, entries, folder, numbers, job.threads, also)
-    if not unscored(job, numbers.split, entries, told=way(numbers)):
+    if not unscored(job, numbers.split, entries, told=kept(numbers)):
         score(job, entries, folder, also)
     folder.finish()
 
@@ -55,7 +55,7 @@ def score(
         **scores.metrics(),
         "split": numbers.split,
         "images": len(entries),
-        **way(numbers),
+        **kept(numbers),
         # Other first weights are the most common cause of other scores.
         "first_weights": described(job.path("seg_train", "model")).get("first_weights"),
     }
@@ -80,8 +80,8 @@ def scored(job: Job, entries: list[Entry], folder: PartialFolder) -> Scores:
     return scores
 
 
-def way(numbers: Predict) -> dict:
-    """As `told`, of the predictions that are kept; `submit` predicts alike."""
+def kept(numbers: Predict) -> dict:
+    """`told` of the predictions that are kept, which `submit` goes by."""
     return told(numbers) | {"windows": numbers.windows and numbers.windows.model_dump()}
 
 

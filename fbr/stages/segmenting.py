@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from fbr.datasets.prepared import Entry, Prepared
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
-from fbr.masks.crf import Crf, dense_crf, unary_from_probabilities
+from fbr.masks.crf import Crf
 from fbr.nets.heads import FullSize, Segmenter
 from fbr.nets.inference import Looks, Windowed, several
 from fbr.params import Predict, Way
@@ -20,6 +19,7 @@ from fbr.stages import networks
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import log
 from fbr.stages.pool import streamed
+from fbr.stages.refining import Seen, refine, refined
 from fbr.train.processes import device
 
 MANY = 1 << 24  # pixels: of fewer, a CRF is done before processes have started
@@ -47,7 +47,7 @@ def predict(
     todo = [e for e in entries if not all(f.has(f"{e.id}.png") for f in ways)]
     log.info("%s: %d of %d images to do", name, len(todo), len(entries))
 
-    def looked_at() -> Iterator[_Seen]:
+    def looked_at() -> Iterator[Seen]:
         """Write what is done with a look, hand on what the CRF is still to see."""
         for entry, image in read_ahead(todo, data.image):
             found = probabilities(network, image[None], list(ways.values()), described["bfloat16"])
@@ -55,31 +55,19 @@ def predict(
             for (into, way), scores in zip(ways.items(), found, strict=True):
                 file = into / f"{entry.id}.png"
                 if way.crf is None:
-                    pictures.write_mask(file, _mask(scores[0], image, None))
+                    pictures.write_mask(file, likeliest(scores[0]))
                 else:
-                    left.append((file, scores[0].cpu(), Crf(**way.crf.model_dump())))
-            yield _Seen(image, left)
+                    left.append((file, scores[0].cpu().numpy(), Crf(**way.crf.model_dump())))
+            yield Seen(image, left)
 
     crfs = [way.crf for way in ways.values() if way.crf]
     pixels = sum(entry.height * entry.width for entry in todo) * len(crfs)
     if pixels > MANY and all(crf.engine != "torch" for crf in crfs):
-        done = streamed(_refine, looked_at(), threads)
+        done = streamed(refine, looked_at(), threads)
     else:
-        done = map(_refine, looked_at())
+        done = map(refine, looked_at())
     for _ in counted(done, name, len(todo)):
         pass
-
-
-class _Seen(NamedTuple):
-    """An image, and the masks that a CRF is to make of it: file, probabilities (C, H, W), which."""
-
-    image: np.ndarray
-    left: list[tuple[Path, torch.Tensor, Crf]]
-
-
-def _refine(seen: _Seen) -> None:
-    for file, scores, crf in seen.left:
-        pictures.write_mask(file, _mask(scores, seen.image, crf))
 
 
 def applied(network: Segmenter, numbers: Predict) -> nn.Module:
@@ -97,7 +85,12 @@ def segment(
     found = probabilities(network, images, ways, bfloat16)
     crfs = [way.crf and Crf(**way.crf.model_dump()) for way in ways]
     return [
-        np.stack([_mask(s, image, crf) for s, image in zip(scores, images, strict=True)])
+        np.stack(
+            [
+                refined(s.cpu().numpy(), image, crf) if crf else likeliest(s)
+                for s, image in zip(scores, images, strict=True)
+            ]
+        )
         for scores, crf in zip(found, crfs, strict=True)
     ]
 
@@ -116,10 +109,7 @@ def probabilities(
     return several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
 
 
-def _mask(scores: torch.Tensor, image: np.ndarray, crf: Crf | None) -> np.ndarray:
+def likeliest(scores: torch.Tensor) -> np.ndarray:
     """Ids (H, W) uint8 from probabilities (C, H, W)."""
-    if crf is None:
-        # The first of the largest, like argmax, which takes three times as long on a CPU.
-        return scores.max(0).indices.byte().cpu().numpy()
-    unary = unary_from_probabilities(scores.cpu().numpy())
-    return dense_crf(image, unary, crf).argmax(0).astype("uint8")
+    # The first of the largest, like argmax, which takes three times as long on a CPU.
+    return scores.max(0).indices.byte().cpu().numpy()

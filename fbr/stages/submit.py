@@ -5,7 +5,7 @@ from fbr.files.atomic import PartialFolder, replacing
 from fbr.files.resume import fingerprint
 from fbr.files.submission import Wanted, pack, problems
 from fbr.files.tables import read_json
-from fbr.params import Predict
+from fbr.params import Predict, check
 from fbr.stages.job import Job, log
 from fbr.stages.segmenting import predict
 
@@ -26,16 +26,13 @@ def run(job: Job) -> None:
         if found := list(problems(partial, wanted)):
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise Refusal(f"submission: {found[0]}{more}; nothing was written")
-    log.info("submission.tar.gz: %d masks under %s, checked", len(entries), numbers.archive)
+    told = f"scales {way.scales}, flip {way.flip}, {'a' if way.crf else 'no'} CRF"
+    log.info("submission.tar.gz: %d masks of %s, checked (%s)", len(entries), numbers.archive, told)
 
 
 def scored(job: Job) -> Predict:
     """The way in which seg_eval has predicted."""
     file = job.path("seg_eval", "metrics.json")
     known = read_json(file)
-    try:
-        return Predict(**{name: known[name] for name in Predict.model_fields})
-    except KeyError as error:
-        raise Refusal(
-            f"{file}: found no {error}, expected the way in which seg_eval predicts; run it again"
-        ) from None
+    told = {name: known[name] for name in Predict.model_fields if name in known}
+    return check(told, Predict, f"{file}, which says how seg_eval predicts")

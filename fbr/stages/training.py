@@ -25,7 +25,7 @@ from fbr.files.tables import write_csv, write_json
 from fbr.masks.affinity import PairLabels, pair_labels
 from fbr.nets import backbones
 from fbr.nets.precision import has_bfloat16
-from fbr.params import Network, Shift, Training
+from fbr.params import Network, Training
 from fbr.positions import Positions
 from fbr.stages.job import Job, log
 from fbr.train.loop import Images, Upkeep, fit
@@ -103,11 +103,10 @@ def images(
     more: Callable[[Entry], Sample] = lambda entry: {},
 ) -> Images:
     """Read each image once, cut a random crop from it, and let `draw` cut what lies over it."""
-    geometry, jitter = random_geometry(job.numbers), job.numbers.jitter
+    geometry, jitter, shift = random_geometry(job.numbers), job.numbers.jitter, job.numbers.shift
     smooth = SMOOTH[job.numbers.resample]
-    colours = None
-    if jitter is not None:
-        colours = (RandomShift if isinstance(jitter, Shift) else RandomColours)(**dict(jitter))
+    colours = jitter and RandomColours(**jitter.model_dump())
+    colours = RandomShift(shift.levels) if shift else colours
     decoded = Decoded(lambda i: {"image": job.data.image(entries[i]), **more(entries[i])})
 
     def sample(index: int, rng: np.random.Generator) -> Sample:
@@ -173,7 +172,7 @@ def train(
         processes.device,
         " in float32, it has no bfloat16" if lacking else "",
     )
-    parameters, first = groups(network, heads, numbers), weights.digest(network, heads)
+    parameters, first = groups(network, heads, numbers), _first(network)
     history = fit(network, parameters, source, numbers, job.seed, processes, upkeep, judge)
     if not processes.first:
         return
@@ -181,6 +180,12 @@ def train(
     weights.write(job.out("model"), kept or network)
     write_json(job.out("model.json"), describe(job, first))
     write_csv(job.out("history"), history)
+
+
+def _first(network: nn.Module) -> str:
+    """A digest of the backbone before it trains."""
+    found = (part for part in network.modules() if isinstance(part, backbones.Backbone))
+    return weights.digest(next(found))
 
 
 def groups(network: nn.Module, heads: list[nn.Module], numbers: Training) -> list[dict[str, Any]]:
@@ -204,7 +209,7 @@ def groups(network: nn.Module, heads: list[nn.Module], numbers: Training) -> lis
 def describe(job: Job, first: str) -> dict:
     """What a model is: enough to build the network again without params.yaml.
 
-    first: a digest of the weights that it began from.
+    first: a digest of the weights that its backbone began from.
     """
     return {
         "stage": job.stage,

@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+
 from fbr import params, pipeline
 from fbr.show import plots
+from fbr.study import pages, plan
 from tests.checkout import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -14,6 +17,12 @@ def test_the_drawing_of_the_pipeline_is_current():
     stages = pipeline.asked(pipeline.load(ROOT / "dvc.yaml"), blocks)
     drawing = plots.graph([(s.name, s.desc) for s in stages], pipeline.downward(stages, blocks))
     assert (ROOT / "docs" / "pipeline.svg").read_text() == drawing + "\n", "run docs/make.py"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "studies").glob("*.yaml")), ids=str)
+def test_a_study_can_be_run_and_its_page_has_a_place_for_each_table(file):
+    study = plan.load(file, ROOT / "params.yaml")
+    pages.check(ROOT / study.page, study)
 
 
 def test_every_file_that_the_pages_name_is_there():

@@ -67,6 +67,7 @@ def trained(tmp_path_factory) -> Path:
         assert cli.main(["cam_infer", *CAM]) == 0
         assert cli.main(["crf_refine", *MASK]) == 0
         assert cli.main(["seg_train", *SEG]) == 0
+        assert cli.main(["seg_eval", *SEG]) == 0
     return folder
 
 

@@ -138,6 +138,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(files, tmp_path, ca
     [
         ({"model": {"conv1.weight": torch.zeros(1)}}, "no table of tensors by name"),
         ([torch.zeros(1)], "no table of tensors by name"),
+        ({}, "holds no tensor"),
         ({"layer1.conv1.conv.weight": torch.zeros(1)}, "0 of 520 tensors matched, 519 missing"),
     ],
 )

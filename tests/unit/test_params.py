@@ -85,6 +85,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):
         (f"{TRAIN}.network", "small", "found 'small', expected a block of keys"),
         ("run.data", "toy", "found 'toy': Input should be a valid list"),
         ("data.toy.submit.crf", False, "found False, expected a block of keys"),
+        (f"{TRAIN}.jitter", 3, "found 3, expected a block of keys"),
         ("cam.plain.toy", 3, "found 3, expected a block of keys"),
         ("machine", None, "found None, expected a block of keys"),
     ],

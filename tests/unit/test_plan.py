@@ -102,6 +102,8 @@ def test_more_ways_of_testing_count_by_the_looks_that_they_add(home, numbers):
         half={"scales": [0.5, 1.0], "flip": False, "crf": None},
     )
     assert costs.Bill(home).work("seg_eval", seg) == pytest.approx((2 + 0.25) * seen)
+    # A submission is predicted in one of them, over test's 60 images in place of val's 120.
+    assert costs.Bill(home).work("submit", seg) == pytest.approx(2 * seen / 2)
     target = "results/toy/s0/plain/crf/deeplabv2/seg_eval/metrics.json"
     assert "seg_eval" in items(home, target)
 

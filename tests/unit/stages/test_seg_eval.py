@@ -1,5 +1,8 @@
 """seg_eval: what is predicted and scored, and in which ways."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +111,12 @@ def test_crfs_in_processes_of_their_own_write_the_same(evaluation, monkeypatch):
     assert started == [job.threads]
     assert read_json(job.out("metrics.json")) == alone
     assert all(np.array_equal(mask, kept[name]) for name, mask in predictions(job).items())
+
+
+def test_a_process_for_crfs_does_without_torch():
+    said = "import sys, fbr.stages.refining; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_killed_evaluation_predicts_only_what_is_missing_in_any_way(evaluation, monkeypatch):

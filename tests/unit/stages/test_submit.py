@@ -53,11 +53,13 @@ def test_images_are_predicted_as_they_were_scored_or_as_told(job):
     assert told.way == Predict(scales=[1.0], flip=False, crf=None)
     own = made.params.seg["deeplabv2"]["voc"].seg_eval
     file = made.path("seg_eval", "metrics.json")
-    write_json(file, {"miou": 0.5, **seg_eval.way(own)})
+    write_json(file, {"miou": 0.5, **seg_eval.kept(own)})
     assert submit.scored(made) == Predict(scales=own.scales, flip=True, crf=own.crf)
     assert own.crf is not None
     write_json(file, {"miou": 0.5})
-    with pytest.raises(Refusal, match=r"metrics.json: found no 'scales', expected the way"):
+    with pytest.raises(
+        Refusal, match=r"seg_eval/metrics.json, which says how seg_eval predicts: scales: missing"
+    ):
         submit.scored(made)
 
 
