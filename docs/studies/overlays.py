@@ -68,8 +68,8 @@ def line(data: Prepared, entry: Entry, folders: list[tuple[str, Path]]) -> np.nd
     named = [
         (", ".join(data.classes[c] for c in entry.classes), image),
         ("truth", overlays.mask_overlay(image, data.mask(entry))),
-        # Without blanks around a plus, so that titles fit.
-        *((label.replace(" + ", "+"), tile(image, folder, entry)) for label, folder in folders),
+        # Shorter, so that titles fit.
+        *((label.replace(" + ", "+").replace(" on ", "/"), tile(image, folder, entry)) for label, folder in folders),
     ]
     size = (WIDTH, round(WIDTH * entry.height / entry.width))
     small = [(name, np.asarray(Image.fromarray(t).resize(size))) for name, t in named]
