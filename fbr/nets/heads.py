@@ -265,9 +265,9 @@ def _block(
 
 
 HEADS: dict[str, Callable[[Shape], Head]] = {
+    "aspp": SideBySide,
     "deeplabv1": DeepLabV1,
     "deeplabv2": DeepLabV2,
-    "aspp": SideBySide,
     "deeplabv3plus": DeepLabV3Plus,
     "ocr": lambda shape: Context(shape, ObjectContext),
     "ocr_none": lambda shape: Context(shape, None),
