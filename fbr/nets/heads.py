@@ -265,7 +265,6 @@ def _block(
 
 
 HEADS: dict[str, Callable[[Shape], Head]] = {
-    "aspp": SideBySide,
     "deeplabv1": DeepLabV1,
     "deeplabv2": DeepLabV2,
     "deeplabv3plus": DeepLabV3Plus,
@@ -273,6 +272,7 @@ HEADS: dict[str, Callable[[Shape], Head]] = {
     "ocr_none": lambda shape: Context(shape, None),
     "ocr_global": lambda shape: Context(shape, GlobalContext),
     "ocr_conv": lambda shape: Context(shape, ConvolvedContext),
+    "aspp": SideBySide,
 }
 
 
