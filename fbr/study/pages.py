@@ -98,7 +98,9 @@ def shown(table: plan.Table, scores: Scores) -> Table:
     }
     shares |= {k: name for k, name in further.items() if any(k in run for run in runs)}
     columns = [table.swept or "row", "seeds", *shares.values()]
-    gains = {"miou": "mIoU", **{f"miou_{split}": split for split in others}}
+    gains = {"miou": "mIoU"}
+    if table.stage != "seg_eval":  # of splits, not of ways of testing
+        gains |= {f"miou_{split}": split for split in others}
     if table.baseline:
         columns += [f"{name} − {table.baseline.label}" for name in gains.values()]
     if own := any(row.against for row in table.rows):
