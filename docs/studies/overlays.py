@@ -69,7 +69,10 @@ def line(data: Prepared, entry: Entry, folders: list[tuple[str, Path]]) -> np.nd
         (", ".join(data.classes[c] for c in entry.classes), image),
         ("truth", overlays.mask_overlay(image, data.mask(entry))),
         # Shorter, so that titles fit.
-        *((label.replace(" + ", "+").replace(" on ", "/"), tile(image, folder, entry)) for label, folder in folders),
+        *(
+            (label.replace(" + ", "+").replace(" on ", "/"), tile(image, folder, entry))
+            for label, folder in folders
+        ),
     ]
     size = (WIDTH, round(WIDTH * entry.height / entry.width))
     small = [(name, np.asarray(Image.fromarray(t).resize(size))) for name, t in named]
