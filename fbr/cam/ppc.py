@@ -11,8 +11,8 @@ alike everywhere, is the mean of whatever pixels come first. Refined maps, which
 held against saliency as they are in `intent`; the released code takes their softmax, in which no
 class of three or more can hold a half, so that the loss drives classes off what is salient.
 
-A prototype is the mean of the positions that score best for its class. FBR's released code takes
-them from where the class scores above all others, which its best positions do as a rule.
+A prototype is the mean of the positions that score best for its class. FBR's released code on PPC
+takes them only from where the class scores above all others; here the best may lie elsewhere.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple

@@ -27,7 +27,8 @@ def run(job: Job) -> None:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise Refusal(f"submission: {found[0]}{more}; nothing was written")
     told = f"scales {way.scales}, flip {way.flip}, {'a' if way.crf else 'no'} CRF"
-    log.info("submission.tar.gz: %d masks of %s, checked (%s)", len(entries), numbers.archive, told)
+    count = len(entries)
+    log.info("submission.tar.gz: %d masks under %s, checked (%s)", count, numbers.archive, told)
 
 
 def scored(job: Job) -> Predict:
