@@ -385,6 +385,9 @@ class Fbr(Strict):
     width: Count  # D, of both projections
     scores: Literal["cam", "softmax"]  # how a seed score is read off what the method gives
     seed_background: Share | Literal["learned"]  # τ_bg, or the method's own background channel
+    # What the bank keeps of a step: NROIs, or what the paper sets beside them, the one prototype of
+    # the batch's background, or all its pixels.
+    background: Literal["nrois", "prototype", "pixels"] = "nrois"
     nrois: Count  # K, a mean of the k-means of one image's background
     start: Literal["k-means++", "random"]
     iterations: Annotated[int, Field(ge=0)]  # of Lloyd
@@ -420,7 +423,27 @@ class Fbr(Strict):
     def _two_projections(self) -> "Fbr":
         if self.one_space and self.weight.l_sim:
             raise ValueError("l_sim compares two projections; one_space has one, so set it to 0")
-        if self.mode != "intent" and self.weight.l_pix:
+        return self
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Fbr":
+        """What one number asks of another."""
+        weight, sure = self.weight, self.sure
+        compared = self.maps != "cam" or self.relabel_from is not None
+        if compared and not self.one_space:
+            raise ValueError(
+                "maps other than cam, and relabel_from, compare pixels with NROIs; set one_space"
+            )
+        if compared and not (weight.l_fb or weight.l_if or weight.l_pix):
+            raise ValueError(
+                "maps other than cam, and relabel_from, need prototypes, which l_fb, l_if or l_pix "
+                "keep; give one of them a weight"
+            )
+        if (self.hard or self.foreign) and not weight.l_fb:
+            raise ValueError("hard and foreign choose the negatives of l_fb; give it a weight")
+        if sure and sure.foreground < sure.background:
+            raise ValueError("sure: foreground is below background; nothing lies between them")
+        if self.mode != "intent" and weight.l_pix:
             # A seed may name a class that the image does not show, whose loss would be infinite.
             raise ValueError("l_pix is not of the released code; set it to 0, or mode to intent")
         return self
@@ -507,7 +530,7 @@ class CrfRefine(Strict):
 
 
 class IrnTrain(Training):
-    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in pixels of the finest map
+    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in positions (4 pixels apart, or more)
     width: Count  # channels of a level in the edge branch
 
 

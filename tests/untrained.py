@@ -12,9 +12,11 @@ from fbr.files.tables import write_json
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
 from fbr.stages import networks
+from tests.reference import numbers
 
 CLASSES = ["background", "cat", "dog"]
 SMALL = {"name": "small", "stride": 8, "weights": "none", "freeze": 0}
+FBR = numbers.fbr(maps="product", one_space=True, weight={"l_sim": 0.0})  # which reads maps anew
 INSTANCES = {"head": "maskrcnn", "anchors": [16, 32], "proposals": 8, "width": 16, "crop": 64}
 
 
@@ -32,6 +34,10 @@ BUILT = {
         lambda backbone: networks.cam_method("plain", backbone, 2, {}),
         description("cam_train", method="plain", options={}, fbr=None),
     ),
+    "cam_train, FBR": (
+        lambda backbone: networks.cam_method("plain", backbone, 2, {}, FBR),
+        description("cam_train", method="plain", options={}, fbr=FBR.model_dump()),
+    ),
     "wsis_train": (
         lambda b: networks.detector(b, networks._Description(INSTANCES), len(CLASSES)),
         description("wsis_train", **INSTANCES),
@@ -47,6 +53,11 @@ def write(folder: Path, stage: str) -> Path:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
+        for name, buffer in network.named_buffers():
+            if name.startswith("background."):
+                buffer.fill_(50) if name.endswith("pushed") else buffer.copy_(
+                    torch.rand(buffer.shape)
+                )
     weights.write(folder / "model.safetensors", network)
     write_json(folder / "model.json", described)
     return folder / "model.safetensors"

@@ -26,6 +26,7 @@ from fbr.errors import Refusal, chosen
 from fbr.files import maps
 from fbr.files.atomic import write_bytes
 from fbr.nets.inputs import normalise
+from fbr.positions import PIXELS, Positions
 from fbr.show import overlays
 from fbr.show.palette import DARK, SERIES_COLOURS
 from fbr.stages import networks
@@ -53,6 +54,8 @@ Point = tuple[float, float]  # across and down, in sides of the image
 class Seen(NamedTuple):
     """What FBR makes of one image; its grid is (h, w)."""
 
+    positions: Positions  # of the grid
+    size: tuple[int, int]  # of the image, height and width
     u: Tensor  # (h·w, D), Z_bg
     label: Tensor  # (h, w), seeds: 0 is background
     own: Tensor  # (h, w), number of the nearest NROI
@@ -151,7 +154,8 @@ def looked(model: Path, data: Prepared, entries: list[Entry]) -> dict[Entry, See
         regions, counted = nrois(u, seeds == 0, draws, n.start, n.iterations)
         regions = regions[:, : max(1, int(counted.sum()))]
         grid = look.features.shape[2:]
-        found[entry] = Seen(u[0], seeds.view(grid), assign(u, regions).view(grid), regions[0])
+        own, size = assign(u, regions).view(grid), (entry.height, entry.width)
+        found[entry] = Seen(network.positions, size, u[0], seeds.view(grid), own, regions[0])
     return found
 
 
@@ -162,8 +166,8 @@ def line(
     image, (mask, wrong) = data.image(entry), truth(data, entry)
     size = (WIDTH, round(WIDTH * entry.height / entry.width))
     strongest = {row: each.full().max(0) for row, each in found.items()}
-    hot = torch.from_numpy(next(iter(strongest.values())) * wrong)[None]
-    place = int(F.adaptive_avg_pool2d(hot, seen.label.shape).argmax())
+    hot = torch.from_numpy(next(iter(strongest.values())) * wrong)[None, None]
+    place = int(seen.positions.around(hot, seen.label.shape).argmax())
     tiles = [
         (", ".join(data.classes[c] for c in entry.classes), image),
         ("truth", overlays.mask_overlay(image, mask)),
@@ -175,7 +179,7 @@ def line(
         ("NROIs like the box", neighbours(data, seen.u[place], bank, size)),
     ]
     pictures = [Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR) for _, tile in tiles]
-    left, top, right, bottom = window(size, centre(place, seen.label), size)
+    left, top, right, bottom = window(size, where(place, seen), size)
     ImageDraw.Draw(pictures[0]).rectangle((left, top, right - 1, bottom - 1), outline="white")
     named = [(name, np.asarray(p)) for (name, _), p in zip(tiles, pictures, strict=True)]
     return overlays.panel(named, size[1])
@@ -183,10 +187,11 @@ def line(
 
 def segments(image: np.ndarray, seen: Seen) -> np.ndarray:
     """Each position of the background in its NROI's colour; grey where the seeds have none."""
-    colours = NROI_COLOURS[seen.own % SERIES_COLOURS]
-    colours[seen.label != 0] = GREY
-    large = Image.fromarray(colours).resize(image.shape[1::-1], Image.Resampling.NEAREST)
-    return np.asarray(Image.blend(Image.fromarray(image).convert("L").convert("RGB"), large, 0.65))
+    label, own = (PIXELS.nearest(m, seen.size, seen.positions) for m in (seen.label, seen.own))
+    colours = NROI_COLOURS[own % SERIES_COLOURS]
+    colours[label != 0] = GREY
+    grey = Image.fromarray(image).convert("L").convert("RGB")
+    return np.asarray(Image.blend(grey, Image.fromarray(colours), 0.65))
 
 
 def neighbours(data: Prepared, query: Tensor, bank: Bank, size: Size) -> np.ndarray:
@@ -200,16 +205,17 @@ def neighbours(data: Prepared, query: Tensor, bank: Bank, size: Size) -> np.ndar
         entry, seen = bank[index]
         alike = F.cosine_similarity(seen.regions[best[index].indices], seen.u, dim=1)
         middle = alike.masked_fill(seen.label.flatten() != 0, -torch.inf).argmax()
-        at = centre(int(middle), seen.label)
+        at = where(int(middle), seen)
         picture = Image.fromarray(data.image(entry))
         canvas.paste(picture.resize(part, box=window(picture.size, at, part)), corner)
     return np.asarray(canvas)
 
 
-def centre(place: int, grid: Tensor) -> Point:
-    """The middle of a position of a grid (h, w)."""
-    row, column = divmod(place, grid.shape[1])
-    return (column + 0.5) / grid.shape[1], (row + 0.5) / grid.shape[0]
+def where(place: int, seen: Seen) -> Point:
+    """The middle of the pixel at which a position of the grid lies."""
+    stride, first = seen.positions
+    (row, column), (height, width) = divmod(place, seen.label.shape[1]), seen.size
+    return (first + column * stride + 0.5) / width, (first + row * stride + 0.5) / height
 
 
 def window(size: Size, at: Point, shape: Size) -> tuple[int, int, int, int]:

@@ -114,8 +114,10 @@ class Background(nn.Module):
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Z_fg and Z_bg after their ReLU, float32 (B, N, D) each; features are read once."""
         parts = [self.phi_fg] if self.phi_bg is None else [self.phi_fg, self.phi_bg]
-        both = F.conv2d(features, torch.cat([part.weight for part in parts])).relu().float()
-        z = both.permute(0, 2, 3, 1).flatten(1, 2).split(self.numbers.width, 2)
+        # A matrix product: on a CPU a 1×1 convolution takes longer, backward above all.
+        weight = torch.cat([part.weight for part in parts]).flatten(1)
+        both = F.linear(features.permute(0, 2, 3, 1).flatten(1, 2), weight).relu().float()
+        z = both.split(self.numbers.width, 2)
         return z[0], z[-1]
 
     @torch.no_grad()
@@ -139,10 +141,23 @@ class Background(nn.Module):
     def _remember(
         self, u: Tensor, label: Tensor, labels: Tensor, draws: "Draws"
     ) -> tuple[Tensor, Tensor]:
-        """Cluster the background of each image, u = Z_bg (B, N, D), and push its NROIs."""
-        n = self.numbers
-        regions, count = nrois(u, label == 0, draws.own(len(u), n.nrois), n.start, n.iterations)
-        tags = labels[:, None].expand(-1, n.nrois, -1).contiguous()
+        """Cluster the background of each image, u = Z_bg (B, N, D), and push its NROIs.
+
+        Or what the paper compares them with: the mean of all the batch's background, which is of no
+        image (0 classes), or each pixel of it.
+        """
+        n, inside = self.numbers, label == 0
+        if n.background == "prototype":
+            total, many = (inside[:, :, None] * u.detach()).sum((0, 1)), inside.sum()
+            total, many = gathered(total[None]).sum(0), gathered(many[None]).sum()
+            regions, count = (total / many.clamp(min=1))[None], many[None] > 0
+            self.bank.push(regions, torch.zeros_like(labels[:1]), count)
+            return regions[None], count[None]
+        if n.background == "pixels":
+            regions, count = u.detach(), inside
+        else:
+            regions, count = nrois(u, inside, draws.own(len(u), n.nrois), n.start, n.iterations)
+        tags = labels[:, None].expand(-1, regions.shape[1], -1).contiguous()
         rows, tags, counted = (gathered(part).flatten(0, 1) for part in (regions, tags, count))
         self.bank.push(rows, tags, counted)
         return regions, count
@@ -173,8 +188,8 @@ class Background(nn.Module):
         if n.cap:
             query = capped(query, everywhere.label, classes, n.cap, draws.uniform(*query.shape))
         label = everywhere.label.clamp(min=0).flatten()
-        present = label.bincount(minlength=classes + 1)[1:] > 0
-        counts = (label * query.flatten()).bincount(minlength=classes + 1)[1:]
+        present = tally(label, classes) > 0
+        counts = tally(label * query.flatten(), classes)
         own = (found.label * here(query, len(z))).flatten()
         flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
         if n.mode == "released":
@@ -230,7 +245,7 @@ class Background(nn.Module):
         """P (K, D): of this batch, or a running mean over the batches that show a class."""
         n = self.numbers
         now = reading.prototypes(found, pixels, max(1, pixels.shape[1] // n.prototype_part))
-        if not (n.momentum or n.maps != "cam"):
+        if not (n.momentum or n.maps != "cam" or n.relabel_from is not None):
             return now
         known, seen = (p.square().sum(1, keepdim=True) > 0 for p in (self.prototypes, now))
         kept = torch.where(known, n.momentum * self.prototypes + (1 - n.momentum) * now, now)
@@ -296,12 +311,12 @@ class Background(nn.Module):
         batch: dict,
     ) -> Losses:
         """Whether the background collapses: its norm, how far NROIs spread, where they lie."""
+        watched = {"background_norm": u.norm(dim=2).mean()}
+        if self.numbers.background != "nrois":
+            return watched
         middle = (regions * count[:, :, None]).sum(1) / count.sum(1).clamp(min=1)[:, None]
         apart = ((regions - middle[:, None]).norm(dim=2) * count).sum()
-        watched = {
-            "background_norm": u.norm(dim=2).mean(),
-            "nroi_spread": (apart, (regions.norm(dim=2) * count).sum()),
-        }
+        watched["nroi_spread"] = (apart, (regions.norm(dim=2) * count).sum())
         if "companions" in batch:
             ground = batch["companions"]
             if places := self._places(size, ground.shape[1:]):
@@ -355,6 +370,12 @@ def here(rows: Tensor, images: int) -> Tensor:
     if processes() == 1:
         return rows
     return rows[dist.get_rank() * images :][:images]
+
+
+def tally(labels: Tensor, classes: int) -> Tensor:
+    """How many of labels (n,) in 0…K are 1, 2, … K; `bincount` would make a GPU wait."""
+    none = labels.new_zeros(classes + 1)
+    return none.index_add(0, labels, torch.ones_like(labels))[1:]
 
 
 def capped(query: Tensor, label: Tensor, classes: int, cap: int, uniform: Tensor) -> Tensor:

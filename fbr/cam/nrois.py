@@ -43,10 +43,14 @@ def _take(points: Tensor, index: Tensor) -> Tensor:
 
 
 def _random(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
-    """One point inside of each K-th of them, in the order of the rows: (B, K) indices."""
-    regions = draws.shape[1]
-    part = torch.arange(regions, device=draws.device)
-    return _by_weight(weight, (part + draws.double()) / regions)
+    """One point inside of each K-th of them, in the order of the rows: (B, K) indices.
+
+    They are K different points wherever there are as many.
+    """
+    ladder, regions = weight.double().cumsum(1), draws.shape[1]
+    ends = (torch.arange(regions + 1, device=draws.device) * ladder[:, -1:] / regions).floor()
+    rank = ends[:, :-1] + (draws * ends.diff(dim=1)).floor()
+    return torch.searchsorted(ladder, rank, right=True).clamp(max=weight.shape[1] - 1)
 
 
 def _by_weight(weight: Tensor, draws: Tensor) -> Tensor:

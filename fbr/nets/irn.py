@@ -9,21 +9,25 @@ from torch import Tensor, nn
 
 from fbr.positions import Positions
 
+FINEST = 4  # stride of the grid that pairs, displacements and walks are told on
+
 
 class AffinityNet(nn.Module):
     """Two branches on a frozen backbone: where classes meet, and where an object's centre lies.
 
-    backbone: maps images to a list of feature maps, finest first, two or more, and knows their
-    positions. channels: of each.
+    backbone: maps images to a list of feature maps, finest first, and knows their positions; two or
+    more at strides of FINEST and up, finer ones are left out. channels: of each.
     width: channels of a level in the edge branch; the displacement branch has at most 8 times it.
     """
 
     def __init__(self, backbone: nn.Module, channels: Sequence[int], width: int = 32) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.positions: Positions = backbone.positions[0]
-        self.edge = EdgeBranch(channels, backbone.positions, width)
-        self.displacement = DisplacementBranch(channels, backbone.positions, 8 * width)
+        places = [place for place in backbone.positions if place.stride >= FINEST]
+        self.finer = len(channels) - len(places)
+        self.positions: Positions = places[0]
+        self.edge = EdgeBranch(channels[self.finer :], places, width)
+        self.displacement = DisplacementBranch(channels[self.finer :], places, 8 * width)
         self.register_buffer("mean_shift", torch.zeros(2))
         self.train()
 
@@ -34,7 +38,7 @@ class AffinityNet(nn.Module):
         Both are float32, under automatic mixed precision too.
         """
         with torch.no_grad():
-            features = self.backbone(images)
+            features = self.backbone(images)[self.finer :]
         displacement = self.displacement(features)
         if not self.training:
             displacement = displacement - self.mean_shift.view(1, 2, 1, 1)

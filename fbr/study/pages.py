@@ -99,6 +99,9 @@ def shown(table: plan.Table, scores: Scores) -> Table:
     shares |= {k: name for k, name in further.items() if any(k in run for run in runs)}
     columns = [table.swept or "row", "seeds", *shares.values()]
     gains = {"miou": "mIoU"}
+    if maps:
+        # A row that has its threshold from another may lose by it alone.
+        gains["miou_oracle"] = "oracle"
     if table.stage != "seg_eval":  # of splits, not of ways of testing
         gains |= {f"miou_{split}": split for split in others}
     if table.baseline:

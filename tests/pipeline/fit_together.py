@@ -1,6 +1,7 @@
 """Small trainings, for one process or several: the two must agree."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -162,10 +163,28 @@ def fit(folder: Path, processes: Processes, name: str, *, stop: int = 0, **more)
     return {"network": task.state_dict(), "history": history}
 
 
-def fbr_alone(processes: Processes) -> dict:
+FBR = {
+    "fbr": {"cap": 6},
+    "prototype": {"background": "prototype"},
+    "pixels": {"background": "pixels"},
+}
+OURS = {  # what we added to FBR, all at once
+    "weight": {"l_sim": 0.0, "l_pix": 1.0},
+    "one_space": True,
+    "sure": {"foreground": 0.6, "background": 0.3},
+    "momentum": 0.5,
+    "relabel_from": 3,
+    "follow_colours": {"steps": 2, "dilations": [1], "contrast": 0.3},
+    "hard": 0.5,
+    "foreign": True,
+    "maps": "product",
+}
+
+
+def fbr_alone(processes: Processes, **changes) -> dict:
     """FBR on given features: its bank, which wraps, and losses and gradients of every step."""
     torch.manual_seed(7)
-    carried = background(8, cap=6)
+    carried = background(8, **changes)
     trained = [p for p in carried.parameters() if p.requires_grad]
     share = processes.share(8, 1)
     own = slice(processes.rank * share, (processes.rank + 1) * share)
@@ -174,13 +193,15 @@ def fbr_alone(processes: Processes) -> dict:
         features = torch.randn(8, 8, 5, 7, generator=generator).relu()
         scores = torch.randn(8, 1 + CLASSES, 5, 7, generator=generator)
         label = torch.randint(0, 2, (8, CLASSES), generator=generator).float()
-        batch = {"label": label[own], "step": step, "seed": 3}
+        image = torch.randn(8, 3, 20, 28, generator=generator)
+        batch = {"label": label[own], "image": image[own], "step": step, "seed": 3}
         found = carried(features[own], scores[own], batch)
-        losses = torch.stack([found[name] for name in ("l_fb", "l_if", "l_seg", "l_sim")])
+        losses = torch.stack([value for name, value in found.items() if name.startswith("l_")])
         gradients = torch.autograd.grad(losses.sum(), trained)
         values = torch.cat([part.detach().flatten() for part in (losses, *gradients)])
         steps.append(processes.sum(values) / processes.world)
-    return {"bank": carried.bank.state_dict(), "steps": torch.stack(steps)}
+    held = carried.bank.state_dict() | {"prototypes": carried.prototypes}
+    return {"bank": held, "steps": torch.stack(steps)}
 
 
 def views_alone(processes: Processes) -> dict:
@@ -216,7 +237,11 @@ def views_alone(processes: Processes) -> dict:
     return {"bank": held, "steps": torch.stack(steps)}
 
 
-ALONE = {"fbr": fbr_alone, "views": views_alone}
+ALONE = {
+    **{name: partial(fbr_alone, **changes) for name, changes in FBR.items()},
+    "fbr, ours": partial(fbr_alone, **OURS),
+    "views": views_alone,
+}
 
 
 def main(folder: Path) -> None:

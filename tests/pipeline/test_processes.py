@@ -87,16 +87,22 @@ def test_one_interrupted_process_with_a_full_bank_equals_one_uninterrupted(tmp_p
     assert whole["network"]["background.bank.pushed"] > 150
 
 
+# Sums over all pixels of the batch are taken in another order by two processes.
+EXACT = set(fit_together.ALONE) - {"prototype"}
+
+
 @pytest.mark.parametrize("name", fit_together.ALONE)
 def test_two_processes_with_half_the_batch_have_the_bank_of_one(two, name):
     alone = fit_together.ALONE[name](ALONE)
     for rank in range(2):
         together = torch.load(two / f"{name}{rank}.pt", weights_only=True)
-        assert all(map(torch.equal, together["bank"].values(), alone["bank"].values()))
+        for part in alone["bank"]:
+            same = {"rtol": 0, "atol": 0} if name in EXACT else {"rtol": 1e-5, "atol": 1e-6}
+            torch.testing.assert_close(together["bank"][part], alone["bank"][part], **same)
         torch.testing.assert_close(together["steps"], alone["steps"], atol=1e-6, rtol=1e-6)
     pushed = [count for part, count in alone["bank"].items() if "pushed" in part]
     # 3 NROIs of 8 images in each of 5 steps are 120, some images have fewer: twice the 50 it holds.
-    assert min(pushed) > 100
+    assert min(pushed) == 5 if name == "prototype" else min(pushed) > 100
     assert (alone["steps"][:, :4] > 0).all()
 
 

@@ -21,7 +21,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("stage", ["seg_train", "cam_train"])
+@pytest.mark.parametrize("stage", ["seg_train", "cam_train", "cam_train, FBR"])
 def test_the_file_gives_what_torch_gives(place, capsys, stage):
     pytest.importorskip("onnxscript", reason="an extra: pip install 'fbr[export]'")
     runtime = pytest.importorskip("onnxruntime", reason="an extra: pip install 'fbr[export]'")
@@ -33,7 +33,7 @@ def test_the_file_gives_what_torch_gives(place, capsys, stage):
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == untrained.CLASSES
     network, _ = networks.load(model, torch.device("cpu"))
     whole = exporting.Photographs(
-        exporting._Maps(network) if stage == "cam_train" else exporting.FullSize(network)
+        exporting._Maps(network) if stage.startswith("cam") else exporting.FullSize(network)
     ).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 37, 61, 3), np.uint8)
     (found,) = session.run(None, {"photographs": images})

@@ -71,6 +71,45 @@ def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {
+                "mode": "released",
+                "weight": {"l_fb": 0, "l_if": 0, "l_seg": 0, "l_sim": 0, "l_pix": 1},
+            },
+            "l_pix is not of the released code; set it to 0, or mode to intent",
+        ),
+        ({"one_space": True}, "l_sim compares two projections; one_space has one, so set it to 0"),
+        ({"maps": "chance"}, "compare pixels with NROIs; set one_space"),
+        ({"relabel_from": 3}, "compare pixels with NROIs; set one_space"),
+        (
+            {
+                "maps": "chance",
+                "one_space": True,
+                "weight": {"l_fb": 0, "l_if": 0, "l_seg": 1, "l_sim": 0},
+            },
+            "need prototypes, which l_fb, l_if or l_pix keep; give one of them a weight",
+        ),
+        (
+            {"foreign": True, "weight": {"l_fb": 0, "l_if": 1, "l_seg": 1, "l_sim": 1}},
+            "hard and foreign choose the negatives of l_fb; give it a weight",
+        ),
+        (
+            {"sure": {"foreground": 0.2, "background": 0.3}},
+            "sure: foreground is below background; nothing lies between them",
+        ),
+    ],
+)
+def test_numbers_of_fbr_that_do_not_fit_are_refused(changes, said):
+    where = "cam.plain_fbr.toy.cam_train.fbr"
+    block = BLOCKS["cam"]["plain_fbr"]["toy"]["cam_train"]["fbr"]
+    found = refusal(where, block | changes)
+    assert found.startswith(where)
+    assert said in found
+
+
+@pytest.mark.parametrize(
     ("where", "value", "said"),
     [
         (f"{TRAIN}.lr", "fast", "found 'fast': Input should be a valid number"),
@@ -122,15 +161,6 @@ def test_a_wrong_type_is_refused(where, value, said):
             "seg.lal.toy.seg_train.loss_options.power",
             0.5,
             "found 0.5: Input should be greater than or equal to 1",
-        ),
-        (
-            "cam.plain_fbr.toy.cam_train.fbr",
-            BLOCKS["cam"]["plain_fbr"]["toy"]["cam_train"]["fbr"]
-            | {
-                "mode": "released",
-                "weight": dict.fromkeys(("l_fb", "l_if", "l_seg"), 0) | {"l_sim": 0, "l_pix": 1},
-            },
-            "l_pix is not of the released code; set it to 0, or mode to intent",
         ),
         ("inst.maskrcnn.toy.wsis_train.anchors", [], "found []: List should have at least 1 item"),
         ("seed.s0", -1, "found -1: Input should be greater than or equal to 0"),

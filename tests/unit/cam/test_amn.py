@@ -54,6 +54,10 @@ def carrying(**changes) -> Amn:
     return method.carry(Background(method.width, 4, numbers.fbr(**asked)))
 
 
+def ours(**changes) -> dict:
+    return {"one_space": True, "weight": {"l_sim": 0.0}} | changes
+
+
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("shown", ["none", "some", "all"])
 def test_features_and_logits_are_the_equations(classes, shown):
@@ -143,7 +147,7 @@ def test_finished_maps_stay_within_0_and_1(background):
 
 
 def test_a_class_that_the_image_does_not_show_is_impossible():
-    network, given = carrying(maps="product"), batch(3)
+    network, given = carrying(**ours(maps="product")), batch(3)
     network.background.bank.push(torch.rand(50, 6), torch.ones(50, 4), torch.ones(50).bool())
     network.background.prototypes.uniform_()
     maps = network.eval().maps(given["image"], given["label"])
@@ -156,7 +160,7 @@ def test_a_class_that_the_image_does_not_show_is_impossible():
 
 @pytest.mark.parametrize("maps", ["chance", "product"])
 def test_where_fbr_makes_the_maps_they_are_foreground_divided_by_their_most(maps):
-    network, given = carrying(maps=maps), batch(1)
+    network, given = carrying(**ours(maps=maps)), batch(1)
     network.background.prototypes.uniform_()
     network.background.bank.push(torch.rand(50, 6), torch.ones(50, 4), torch.ones(50).bool())
     found = network.eval().maps(given["image"], torch.ones(1, 4))

@@ -117,6 +117,7 @@ class Recorded:
             return drawn
 
         def pixels(*arguments):
+            self.chance, self.label, _ = arguments
             self.pixels = draw_pixels(*arguments)
             return self.pixels
 
@@ -142,6 +143,10 @@ def by_hand(module, features, scores, batch, negatives) -> tuple[dict, dict]:
     centres = torch.tensor(twin.prototypes(score, found, pixels.numpy(), top))
     kinds = (found * asked).flatten().tolist()
     present = [(found == c).any() for c in range(1, 1 + CLASSES)]
+    # Negatives are the module's own draws: of the right classes, by the right chances.
+    chance = torch.tensor(twin.graph(centres, present, n.temperature))
+    torch.testing.assert_close(negatives.chance.double(), chance, atol=1e-5, rtol=0)
+    assert negatives.label.tolist() == found.flatten().tolist()
     keys = {"l_fb": negatives.rows.double(), "l_if": pixels.flatten(0, 1)[negatives.pixels]}
     values = {}
     for name in CONTRASTS:
@@ -212,7 +217,7 @@ def test_losses_and_gradients_are_the_equations(compare, name, size, scores):
     for part in leaves:
         one = as_rows(part, gradient(found[name], leaves[part])).double()
         other = gradient(expected[name], exact[part])
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
         assert other.any() == (part != {"l_seg": "phi_fg"}.get(name, "phi_bg") or name == "l_sim")
 
 
@@ -409,6 +414,39 @@ def test_the_images_own_background_is_pushed_before_it_is_drawn(monkeypatch):
     assert held == [9]
 
 
+@pytest.mark.parametrize("kind", ["prototype", "pixels"])
+def test_the_papers_own_alternatives_to_nrois(kind):
+    """The mean of all the batch's background, or its pixels, in the bank."""
+    module = background(background=kind, bank=200)
+    features, scores, batch = given()
+    found = losses(module, features, scores, batch)
+    assert all(found[name] > 0 for name in CONTRASTS)
+    z, u = module.project(features)
+    inside = module.read(scores, z, batch).label == 0
+    assert 0 < inside.sum() < inside.numel()
+    expected, shown = u[inside], batch["label"][:, None].expand(-1, 35, -1)[inside]
+    if kind == "prototype":
+        expected, shown = expected.mean(0, keepdim=True), torch.zeros(1, CLASSES)
+    count = len(expected)
+    assert module.bank.held == count
+    torch.testing.assert_close(module.bank.rows[:count], expected)
+    assert torch.equal(module.bank.labels[:count], shown > 0)
+    module(features, -scores[:, :1] + 0 * scores, batch | {"label": 0 * batch["label"]})
+    assert module.bank.held == count + (1 if kind == "prototype" else inside.numel())
+
+
+@pytest.mark.parametrize("kind", ["prototype", "pixels"])
+def test_no_background_leaves_the_bank_as_it_is(kind):
+    module = background(background=kind, seed_background=0.0)
+    features, scores, batch = given(1)
+    scores[:, 1] = torch.linspace(0, 1, 35).view(5, 7)
+    scores[:, 2] = 1 - scores[:, 1]
+    batch["label"][:] = torch.tensor([1.0, 1.0, 0.0])
+    found = losses(module, features, scores, batch)
+    assert module.bank.held == 0
+    assert found["l_fb"] == 0
+
+
 def contrasts(seed, step, **changes):
     features, scores, batch = given()
     module = background(**changes)
@@ -470,11 +508,19 @@ def test_bfloat16_gives_the_same_losses(bank_dtype):
         module.dropout = torch.nn.Identity()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             for step in range(3):
-                values = losses(module, *given(3, 8, 8, seed=step, step=step))
+                features, scores, batch = given(3, 8, 8, seed=step, step=step)
+                leaf = features.requires_grad_()
+                values = losses(module, leaf, scores, batch)
         assert all(value.dtype == torch.float32 for value in values.values())
-        found.append(values)
+        leaves = leaf, module.phi_fg.weight
+        slopes = [gradient(values[name], part) for name in CONTRASTS for part in leaves]
+        found.append((values, slopes))
+    (exact, exact_slopes), (mixed, mixed_slopes) = found
     for name in NAMES:
-        assert found[0][name].item() == pytest.approx(found[1][name].item(), abs=1e-2)
+        assert exact[name].item() == pytest.approx(mixed[name].item(), abs=1e-2)
+    for one, other in zip(exact_slopes, mixed_slopes, strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
 
 
 def test_pooling_of_released_seeds_shows_absent_classes(monkeypatch):

@@ -173,7 +173,8 @@ def test_no_sure_pixel_costs_nothing_and_stays_connected():
 
 def banked(**changes) -> Background:
     """A module whose bank holds rows of three kinds of images, each showing one class."""
-    module = background(negatives=40, pool=5, bank=60, **changes)
+    weight = {"l_sim": 0.0, "l_seg": 0.0}
+    module = background(negatives=40, pool=5, bank=60, weight=weight, **changes)
     rows = torch.randn(60, module.numbers.width, generator=torch.Generator().manual_seed(0))
     shown = F.one_hot(torch.arange(60) % CLASSES, CLASSES)
     module.bank.push(rows, shown, torch.ones(60, dtype=torch.bool))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from fbr.cam.nrois import assign, nrois
 from tests.reference import fbr as twin
@@ -125,6 +126,29 @@ def test_points_all_alike_give_this_point(start):
     centres, counts = nrois(points, torch.ones(2, 30, dtype=torch.bool), draws(2, 6), start, 10)
     assert counts.all()
     torch.testing.assert_close(centres, torch.full((2, 6, 5), 0.3))
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("inside", [7, 8, 9, 11, 13])
+def test_a_few_more_points_than_regions_start_at_different_ones(start, inside):
+    points = torch.randn(40, 60, 5, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(40, 60, dtype=torch.bool)
+    mask[:, 5 : 5 + 2 * inside : 2] = True
+    centres, _ = nrois(points, mask, draws(40, 6), start, 0)
+    for image, within, found in zip(points, mask, centres, strict=True):
+        same = (found[:, None] == image[within]).all(2)
+        assert same.sum() == same.any(0).sum() == 6
+
+
+def test_a_random_start_takes_every_point_alike():
+    points, inside = torch.arange(20.0).view(1, 20, 1).expand(6000, -1, -1), torch.ones(6000, 20)
+    inside[:, ::4] = 0
+    centres, _ = nrois(points, inside > 0, draws(6000, 6), "random", 0)
+    counts = centres.long().flatten().bincount(minlength=20)
+    assert (counts[::4] == 0).all()
+    # 15 points in 6 parts of 2 or 3: each of a part has its share.
+    expected = torch.tensor([6000 / n for n in (2, 3, 2, 3, 2, 3) for _ in range(n)])
+    assert chisquare(counts[inside[0] > 0].numpy(), expected.numpy()).pvalue > 0.001
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -9,7 +9,8 @@ from torch import nn
 from fbr.nets.irn import AffinityNet
 from fbr.positions import Positions
 
-TOY = ([12, 20, 33], [2, 2, 2])
+TOY = ([12, 20, 33], [4, 2, 2])
+FINE = ([6, 12, 20, 33], [2, 2, 2, 2])  # finer than asked for at first
 DEEP = ([16, 32, 64, 96, 128], [4, 1, 2, 2, 1])
 
 
@@ -38,12 +39,13 @@ def network(shape=TOY, width=8):
     return AffinityNet(Backbone(*shape), shape[0], width)
 
 
-@pytest.mark.parametrize("shape", [TOY, DEEP])
+@pytest.mark.parametrize("shape", [TOY, FINE, DEEP])
 @pytest.mark.parametrize(("batch", "size"), [(1, (33, 47)), (2, (32, 32)), (1, (1, 1))])
-def test_outputs_lie_on_the_finest_grid(shape, batch, size):
-    stride = shape[1][0]
-    grid = [-(-side // stride) for side in size]
-    edge, displacement = network(shape)(torch.randn(batch, 3, *size))
+def test_outputs_lie_on_the_grid_of_stride_4(shape, batch, size):
+    grid = [-(-side // 4) for side in size]
+    net = network(shape)
+    assert net.positions == Positions(4)
+    edge, displacement = net(torch.randn(batch, 3, *size))
     assert edge.shape == (batch, 1, *grid)
     assert displacement.shape == (batch, 2, *grid)
 
@@ -98,8 +100,8 @@ def test_images_of_a_batch_do_not_mix():
 
 def test_a_few_steps_find_a_boundary():
     net = network()
-    images = torch.randn(2, 3, 32, 32) * 0.1
-    images[..., 16:] += 2
+    images = torch.randn(2, 3, 64, 64) * 0.1
+    images[..., 32:] += 2
     target = torch.zeros(2, 1, 16, 16)
     target[..., 7:9] = 1
     optimiser = torch.optim.Adam(net.edge.parameters(), 0.02)

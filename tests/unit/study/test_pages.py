@@ -30,7 +30,9 @@ SCORES = {
 
 def test_rows_are_means_with_spread_and_paired_gain():
     table = pages.shown(TABLE, SCORES)
-    assert table.columns == ("row", "seeds", "mIoU", "oracle", "mIoU − + a", "training, s")
+    assert table.columns == (
+        *("row", "seeds", "mIoU", "oracle", "mIoU − + a", "oracle − + a", "training, s"),
+    )
     a, b, c = table.rows
     assert a[:2] == ("+ a", 3)
     assert str(a[2]) == "42.0 ± 2.0"
@@ -38,8 +40,9 @@ def test_rows_are_means_with_spread_and_paired_gain():
     assert b[1] == 2
     assert str(b[2]) == "46.0 ± 4.2"
     assert b[4] == "+4.0 [-8.7, +16.7]"  # differences 3 and 5: t(1) = 12.706, times sd / √2 = 1
-    assert b[5] == Number(10.0, None, 0)
-    assert c == ("+ c", "not run", None, None, None, None)
+    assert b[5] == b[4]  # each oracle is 0.1 above
+    assert b[6] == Number(10.0, None, 0)
+    assert c == ("+ c", "not run", None, None, None, None, None)
     assert "train (24 images), fixed threshold 0.3" in table.caption
 
 
@@ -68,9 +71,9 @@ def test_a_row_is_compared_with_its_own_base_too():
     rows = (A, B, replace(C, against="b"))
     scores = SCORES | {"c": {"s0": run(0.42), "s2": run(0.46)}}
     table = pages.shown(replace(TABLE, rows=rows), scores)
-    assert table.columns[4:6] == ("mIoU − + a", "mIoU − own base")
-    assert [row[5] for row in table.rows[:2]] == [None, None]
-    assert table.rows[2][5] == "-2.0 [-14.7, +10.7]"  # differences -1 and -3
+    assert table.columns[4:7] == ("mIoU − + a", "oracle − + a", "mIoU − own base")
+    assert [row[6] for row in table.rows[:2]] == [None, None]
+    assert table.rows[2][6] == "-2.0 [-14.7, +10.7]"  # differences -1 and -3
     assert "the row that it builds on" in table.caption
 
 
