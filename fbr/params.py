@@ -385,8 +385,8 @@ class Fbr(Strict):
     width: Count  # D, of both projections
     scores: Literal["cam", "softmax"]  # how a seed score is read off what the method gives
     seed_background: Share | Literal["learned"]  # τ_bg, or the method's own background channel
-    # What the bank keeps of a step: NROIs, or what the paper sets beside them, the one prototype of
-    # the batch's background, or all its pixels.
+    # What the bank keeps of a step: NROIs, or, simpler, one prototype of the batch's background or
+    # all its pixels. L_pix and maps weigh each as if it were one of an image's `nrois`.
     background: Literal["nrois", "prototype", "pixels"] = "nrois"
     nrois: Count  # K, a mean of the k-means of one image's background
     start: Literal["k-means++", "random"]
@@ -430,9 +430,10 @@ class Fbr(Strict):
         """What one number asks of another."""
         weight, sure = self.weight, self.sure
         compared = self.maps != "cam" or self.relabel_from is not None
-        if compared and not self.one_space:
+        if compared and not (self.one_space or weight.l_pix):
             raise ValueError(
-                "maps other than cam, and relabel_from, compare pixels with NROIs; set one_space"
+                "maps other than cam, and relabel_from, compare pixels with NROIs; set one_space, "
+                "or give l_pix a weight"
             )
         if compared and not (weight.l_fb or weight.l_if or weight.l_pix):
             raise ValueError(
@@ -441,6 +442,8 @@ class Fbr(Strict):
             )
         if (self.hard or self.foreign) and not weight.l_fb:
             raise ValueError("hard and foreign choose the negatives of l_fb; give it a weight")
+        if self.foreign and self.background == "prototype":
+            raise ValueError("foreign asks which images NROIs come from; prototype comes from all")
         if sure and sure.foreground < sure.background:
             raise ValueError("sure: foreground is below background; nothing lies between them")
         if self.mode != "intent" and weight.l_pix:

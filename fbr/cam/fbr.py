@@ -143,8 +143,8 @@ class Background(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Cluster the background of each image, u = Z_bg (B, N, D), and push its NROIs.
 
-        Or what the paper compares them with: the mean of all the batch's background, which is of no
-        image (0 classes), or each pixel of it.
+        Or what is simpler: the mean of all the batch's background, which is of no one image (0
+        classes), or each pixel of it.
         """
         n, inside = self.numbers, label == 0
         if n.background == "prototype":

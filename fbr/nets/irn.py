@@ -15,16 +15,17 @@ FINEST = 4  # stride of the grid that pairs, displacements and walks are told on
 class AffinityNet(nn.Module):
     """Two branches on a frozen backbone: where classes meet, and where an object's centre lies.
 
-    backbone: maps images to a list of feature maps, finest first, and knows their positions; two or
-    more at strides of FINEST and up, finer ones are left out. channels: of each.
+    backbone: maps images to a list of feature maps, finest first, two or more, and knows their
+    positions. Those finer than FINEST are left out where two others stay. channels: of each.
     width: channels of a level in the edge branch; the displacement branch has at most 8 times it.
     """
 
     def __init__(self, backbone: nn.Module, channels: Sequence[int], width: int = 32) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        places = [place for place in backbone.positions if place.stride >= FINEST]
-        self.finer = len(channels) - len(places)
+        finer = sum(place.stride < FINEST for place in backbone.positions)
+        self.finer = finer if len(channels) - finer > 1 else 0
+        places = backbone.positions[self.finer :]
         self.positions: Positions = places[0]
         self.edge = EdgeBranch(channels[self.finer :], places, width)
         self.displacement = DisplacementBranch(channels[self.finer :], places, 8 * width)

@@ -170,6 +170,8 @@ def _caption(table: plan.Table, runs: list[Mapping[str, Any]]) -> str:
             f" mIoU − {table.baseline.label}: mean difference under the same seeds, with its 95 % "
             "confidence interval (Student's t)."
         )
+        if table.stage == "cam_eval":
+            said += f" Oracle − {table.baseline.label}: likewise, each run at its best threshold."
     if any(row.against for row in table.rows):
         said += " mIoU − own base: likewise, against the row that it builds on."
     return said

@@ -96,6 +96,10 @@ def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):
             "hard and foreign choose the negatives of l_fb; give it a weight",
         ),
         (
+            {"foreign": True, "background": "prototype"},
+            "foreign asks which images NROIs come from; prototype comes from all",
+        ),
+        (
             {"sure": {"foreground": 0.2, "background": 0.3}},
             "sure: foreground is below background; nothing lies between them",
         ),

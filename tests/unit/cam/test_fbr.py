@@ -415,7 +415,7 @@ def test_the_images_own_background_is_pushed_before_it_is_drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["prototype", "pixels"])
-def test_the_papers_own_alternatives_to_nrois(kind):
+def test_simpler_alternatives_to_nrois(kind):
     """The mean of all the batch's background, or its pixels, in the bank."""
     module = background(background=kind, bank=200)
     features, scores, batch = given()
@@ -520,7 +520,7 @@ def test_bfloat16_gives_the_same_losses(bank_dtype):
         assert exact[name].item() == pytest.approx(mixed[name].item(), abs=1e-2)
     for one, other in zip(exact_slopes, mixed_slopes, strict=True):
         assert one.any()
-        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-2)
 
 
 def test_pooling_of_released_seeds_shows_absent_classes(monkeypatch):

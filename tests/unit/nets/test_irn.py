@@ -11,6 +11,7 @@ from fbr.positions import Positions
 
 TOY = ([12, 20, 33], [4, 2, 2])
 FINE = ([6, 12, 20, 33], [2, 2, 2, 2])  # finer than asked for at first
+TWO = ([12, 20], [2, 2])  # as HRNet's branches, merged: none can be left out
 DEEP = ([16, 32, 64, 96, 128], [4, 1, 2, 2, 1])
 
 
@@ -39,12 +40,13 @@ def network(shape=TOY, width=8):
     return AffinityNet(Backbone(*shape), shape[0], width)
 
 
-@pytest.mark.parametrize("shape", [TOY, FINE, DEEP])
+@pytest.mark.parametrize("shape", [TOY, FINE, TWO, DEEP])
 @pytest.mark.parametrize(("batch", "size"), [(1, (33, 47)), (2, (32, 32)), (1, (1, 1))])
-def test_outputs_lie_on_the_grid_of_stride_4(shape, batch, size):
-    grid = [-(-side // 4) for side in size]
+def test_outputs_lie_on_the_grid_of_stride_4_or_the_finest(shape, batch, size):
+    stride = 2 if shape is TWO else 4
+    grid = [-(-side // stride) for side in size]
     net = network(shape)
-    assert net.positions == Positions(4)
+    assert net.positions == Positions(stride)
     edge, displacement = net(torch.randn(batch, 3, *size))
     assert edge.shape == (batch, 1, *grid)
     assert displacement.shape == (batch, 2, *grid)

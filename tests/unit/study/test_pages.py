@@ -23,7 +23,7 @@ def run(miou: float, seconds: float | None = 10.0, **more) -> dict:
 
 SCORES = {
     "a": {"s0": run(0.40), "s1": run(0.42), "s2": run(0.44)},
-    "b": {"s0": run(0.43), "s2": run(0.49, None)},
+    "b": {"s0": run(0.43, miou_oracle=0.6), "s2": run(0.49, None, miou_oracle=0.62)},
     "c": {},
 }
 
@@ -40,7 +40,7 @@ def test_rows_are_means_with_spread_and_paired_gain():
     assert b[1] == 2
     assert str(b[2]) == "46.0 ± 4.2"
     assert b[4] == "+4.0 [-8.7, +16.7]"  # differences 3 and 5: t(1) = 12.706, times sd / √2 = 1
-    assert b[5] == b[4]  # each oracle is 0.1 above
+    assert b[5] == "+9.0 [-3.7, +21.7]"  # 10 and 8
     assert b[6] == Number(10.0, None, 0)
     assert c == ("+ c", "not run", None, None, None, None, None)
     assert "train (24 images), fixed threshold 0.3" in table.caption
