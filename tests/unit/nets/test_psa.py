@@ -6,7 +6,9 @@ import torch
 from fbr.losses.affinity import affinity_losses
 from fbr.masks.affinity import feature_affinity, pair_labels
 from fbr.nets.psa import PairFeatures
-from tests.unit.nets.test_irn import DEEP, TOY, Backbone
+from tests.unit.nets.test_irn import DEEP, Backbone
+
+TOY = ([12, 20, 33], [2, 2, 2])
 
 
 def network(shape=TOY, width=4):
