@@ -420,15 +420,11 @@ class Fbr(Strict):
     )
 
     @model_validator(mode="after")
-    def _two_projections(self) -> "Fbr":
-        if self.one_space and self.weight.l_sim:
-            raise ValueError("l_sim compares two projections; one_space has one, so set it to 0")
-        return self
-
-    @model_validator(mode="after")
     def _fit(self) -> "Fbr":
         """What one number asks of another."""
         weight, sure = self.weight, self.sure
+        if self.one_space and weight.l_sim:
+            raise ValueError("l_sim compares two projections; one_space has one, so set it to 0")
         compared = self.maps != "cam" or self.relabel_from is not None
         if compared and not (self.one_space or weight.l_pix):
             raise ValueError(
@@ -533,7 +529,7 @@ class CrfRefine(Strict):
 
 
 class IrnTrain(Training):
-    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in positions (4 pixels apart, or more)
+    radius: Annotated[int, Field(ge=2)]  # of neighbourhoods, in positions of the walk
     width: Count  # channels of a level in the edge branch
 
 

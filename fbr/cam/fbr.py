@@ -25,6 +25,7 @@ from fbr.losses.contrast import (
     pixel_contrast,
     pixel_margin,
     prototype_contrast,
+    tally,
 )
 from fbr.masks.neighbours import follow_colours
 from fbr.nets.dropout import BitDropout
@@ -188,8 +189,8 @@ class Background(nn.Module):
         if n.cap:
             query = capped(query, everywhere.label, classes, n.cap, draws.uniform(*query.shape))
         label = everywhere.label.clamp(min=0).flatten()
-        present = tally(label, classes) > 0
-        counts = tally(label * query.flatten(), classes)
+        present = tally(label, classes)[1:] > 0
+        counts = tally(label * query.flatten(), classes)[1:]
         own = (found.label * here(query, len(z))).flatten()
         flat, unit = z.reshape(-1, width), F.normalize(centres, dim=1)
         if n.mode == "released":
@@ -370,12 +371,6 @@ def here(rows: Tensor, images: int) -> Tensor:
     if processes() == 1:
         return rows
     return rows[dist.get_rank() * images :][:images]
-
-
-def tally(labels: Tensor, classes: int) -> Tensor:
-    """How many of labels (n,) in 0…K are 1, 2, … K; `bincount` would make a GPU wait."""
-    none = labels.new_zeros(classes + 1)
-    return none.index_add(0, labels, torch.ones_like(labels))[1:]
 
 
 def capped(query: Tensor, label: Tensor, classes: int, cap: int, uniform: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fbr.losses.contrast import tally
 from fbr.params import Fbr
 
 TINY = 1e-5
@@ -124,7 +125,7 @@ def draw_pixels(chance: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:
     ladder = chance.double().cumsum(1)
     pick = torch.searchsorted(ladder, uniform[0].double() * ladder[:, -1:], right=True)
     pick = pick.clamp(max=len(chance) - 1)
-    count = labels.new_zeros(len(chance) + 1).index_add(0, labels, torch.ones_like(labels))
+    count = tally(labels, len(chance))
     start, count = (count.cumsum(0) - count)[1:], count[1:]
     order = labels.argsort(stable=True)
     step = (uniform[1] * count[pick]).long()

@@ -38,7 +38,7 @@ def by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     labels (n,) in 0…K, rows of label 0 are left out. The number of blocks depends on n and K alone
     where counting would make a GPU wait; a place that holds no row names row 0 and is not filled.
     """
-    counts = labels.new_zeros(classes + 1).index_add(0, labels, labels.new_ones(len(labels)))
+    counts = tally(labels, classes)
     blocks = (counts[1:] + BLOCK - 1) // BLOCK
     ends = blocks.cumsum(0)
     most = len(labels) // BLOCK + classes
@@ -54,6 +54,11 @@ def by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     start = counts.cumsum(0)[:-1]  # of the rows of class 1, 2, … in `order`
     rows = order[(start[of_place] + rank).clamp(max=len(labels) - 1)]
     return rows.where(filled, 0), of_block, filled
+
+
+def tally(labels: Tensor, classes: int) -> Tensor:
+    """How many of labels (n,) are 0, 1, … `classes`; `bincount` would make a GPU wait."""
+    return labels.new_zeros(classes + 1).index_add(0, labels, torch.ones_like(labels))
 
 
 def class_mean(values: Tensor, labels: Tensor, present: Tensor, counts: Tensor) -> Tensor:
