@@ -14,11 +14,15 @@ from fbr.show import overlays
 from fbr.workspace import Workspace
 
 MOST = 254  # regions that an 8-bit picture numbers, beside 0 and void
+FINEST = 10_000  # superpixels; merging takes time by their square
 LONG_SIDE = 1000  # pixels that are looked at; larger photographs are shrunk for it
 
 
 def main(argv: list[str], workspace: Workspace) -> int:
-    """Write <name>_regions.png, regions numbered from 1, and <name>_overlay.jpg of each image."""
+    """Write <name>_regions.png, regions numbered from 1, and <name>_overlay.jpg of each image.
+
+    Older ones are written over, but no image that is given.
+    """
     parser = argparse.ArgumentParser(prog="fbr segment", description=main.__doc__)
     parser.add_argument("images", nargs="+", help="photographs")
     parser.add_argument("--regions", type=int, default=1, help="end at so few (default: 1)")
@@ -26,10 +30,10 @@ def main(argv: list[str], workspace: Workspace) -> int:
     parser.add_argument("--superpixels", type=int, default=400, help="begin with so many (400)")
     parser.add_argument("--out", help="folder to write to (default: beside each image)")
     asked = parser.parse_args(argv)
-    if not 1 <= asked.regions <= MOST or asked.superpixels < 1:
+    if not 1 <= asked.regions <= MOST or not 1 <= asked.superpixels <= FINEST:
         raise Refusal(
             f"found --regions {asked.regions} --superpixels {asked.superpixels}, expected regions "
-            f"from 1 to {MOST} and superpixels from 1"
+            f"from 1 to {MOST} and superpixels from 1 to {FINEST}"
         )
     if math.isnan(asked.least):
         raise Refusal("found --least nan, expected a likeness, of which 1 is the most")
@@ -39,10 +43,18 @@ def main(argv: list[str], workspace: Workspace) -> int:
     bases = [Path(asked.out or image.parent) / image.stem for image in images]
     if len(set(bases)) < len(bases):
         raise Refusal("two images have one name, their regions would meet; run them one by one")
-    for path, base in zip(images, bases, strict=True):
+    written = [[Path(f"{base}{end}") for end in ("_regions.png", "_overlay.jpg")] for base in bases]
+    given = {image.absolute() for image in images}
+    for path, files in zip(images, written, strict=True):
+        for file in files:
+            if file.absolute() in given:
+                raise Refusal(
+                    f"{file}: is given, and what is made of {path} would be written over it; leave "
+                    "it out, or name another folder (--out)"
+                )
+    for path, (mask, overlay) in zip(images, written, strict=True):
         image = pictures.read_upright(path)
         superpixels, regions = segment(image, asked.superpixels, asked.regions, asked.least)
-        mask, overlay = (Path(f"{base}{end}") for end in ("_regions.png", "_overlay.jpg"))
         pictures.write_mask(mask, regions)
         pictures.write_jpeg(overlay, overlays.mask_overlay(image, regions))
         print(

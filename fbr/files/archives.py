@@ -27,6 +27,7 @@ BROKEN = (
     EOFError,
     NotImplementedError,
     RuntimeError,  # a password is wanted
+    ValueError,  # a header that is no number, a name that is no text
     # A member below another one that is a file:
     FileExistsError,
     NotADirectoryError,
@@ -76,8 +77,14 @@ def unpack(
         raise
     for file in [path for path in partial.rglob("*") if path.is_file()]:
         target = folder / file.relative_to(partial)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise Refusal(
+                f"{target}: {archive} has a file here, and what lies there is in its way; "
+                "move it away and run again"
+            ) from None
     shutil.rmtree(partial)
     return odd
 

@@ -95,6 +95,8 @@ def _wrong(content: bytes, size: tuple[int, int], wanted: Wanted) -> str | None:
             raise ValueError("cut off at its end")
     except Exception as error:  # Pillow names a broken picture in a dozen ways
         return f"cannot be read as PNG ({error})"
+    if 3 * highest >= len(palette):
+        return f"holds ids up to {highest} and a palette of {len(palette) // 3} colours"
     if highest > wanted.foreground:
         return f"holds ids up to {highest}, expected 0 to {wanted.foreground}"
     return None

@@ -56,6 +56,8 @@ def dense_crfs(
     """
     for image, unary in zip(images, unaries, strict=True):
         _check(image, unary)
+    if not images:
+        return []
     # float32 keeps differences of this size finite; two infinities would give NaN.
     energies = [
         np.ascontiguousarray(np.clip(np.asarray(unary, np.float32), -1e30, 1e30))

@@ -172,8 +172,7 @@ class _Regions:
         if not pairs:
             return []
         first, second = np.array(pairs).T
-        roots = np.sqrt(self.seen)
-        content = (roots[:, first] * roots[:, second]).sum(2).mean(0)
+        content = np.sqrt(self.seen[:, first] * self.seen[:, second]).sum(2).mean(0)
         one, other = (
             np.sqrt(_shares(self.strips[[self.row[pair] for pair in facing]]))
             for facing in (pairs, [(j, i) for i, j in pairs])

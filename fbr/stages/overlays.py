@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fbr.datasets.prepared import Entry, Prepared
+from fbr.datasets.prepared import VOID, Entry, Prepared
 from fbr.files import pictures
 from fbr.show import overlays
 from fbr.stages.job import Job
@@ -32,9 +32,9 @@ def instance_tile(image: np.ndarray, records: list[dict]) -> np.ndarray:
     from fbr.masks.instances import decode
 
     numbers = np.zeros(image.shape[:2], np.uint8)
-    for number, record in enumerate(records, start=1):
-        if record["score"] >= CONFIDENT:
-            numbers[decode(record["segmentation"])] = number
+    confident = [record for record in records if record["score"] >= CONFIDENT]
+    for number, record in enumerate(confident):
+        numbers[decode(record["segmentation"])] = 1 + number % (VOID - 1)
     return overlays.mask_overlay(image, numbers)
 
 

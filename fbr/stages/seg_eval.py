@@ -5,7 +5,7 @@ from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.files.tables import write_csv, write_json
 from fbr.metrics.scores import Scores
-from fbr.params import Predict, Way
+from fbr.params import Way, Windows
 from fbr.stages.given import described
 from fbr.stages.images import counted, read_ahead
 from fbr.stages.job import Job
@@ -24,7 +24,7 @@ def run(job: Job) -> None:
     # Other ways are scored, not kept.
     also = {PartialFolder(job.state / f"pred_{n}", key): way for n, way in numbers.also.items()}
     predict("seg_eval", model, job.data, entries, folder, numbers, job.threads, also)
-    if not unscored(job, numbers.split, entries, told=kept(numbers)):
+    if not unscored(job, numbers.split, entries, told=told(numbers, numbers.windows)):
         score(job, entries, folder, also)
     folder.finish()
 
@@ -55,13 +55,13 @@ def score(
         **scores.metrics(),
         "split": numbers.split,
         "images": len(entries),
-        **kept(numbers),
+        **told(numbers, numbers.windows),
         # Other first weights are the most common cause of other scores.
         "first_weights": described(job.path("seg_train", "model")).get("first_weights"),
     }
     if also:
         metrics["also"] = {
-            name: scored(job, entries, other).metrics() | told(way)
+            name: scored(job, entries, other).metrics() | told(way, numbers.windows)
             for name, (other, way) in zip(numbers.also, also.items(), strict=True)
         }
     write_json(job.out("metrics.json"), metrics)
@@ -80,11 +80,11 @@ def scored(job: Job, entries: list[Entry], folder: PartialFolder) -> Scores:
     return scores
 
 
-def kept(numbers: Predict) -> dict:
-    """`told` of the predictions that are kept, which `submit` goes by."""
-    return told(numbers) | {"windows": numbers.windows and numbers.windows.model_dump()}
-
-
-def told(way: Way) -> dict:
+def told(way: Way, windows: Windows | None) -> dict:
     """What a number is on, besides its images: every constant of the way to predict."""
-    return {"scales": way.scales, "flip": way.flip, "crf": way.crf and way.crf.model_dump()}
+    return {
+        "scales": way.scales,
+        "flip": way.flip,
+        "crf": way.crf and way.crf.model_dump(),
+        "windows": windows and windows.model_dump(),
+    }

@@ -81,6 +81,8 @@ def test_any_size_comes_back_as_it_was(size):
         (["a/x.jpg", "b/x.png", "--out", "here"], "two images have one name"),
         (["x.jpg", "--regions", "300"], "found --regions 300"),
         (["x.jpg", "--superpixels", "0"], "found .*--superpixels 0"),
+        (["x.jpg", "--superpixels", "90000"], "found .*--superpixels 90000, .* from 1 to 10000"),
+        (["x.jpg", "./x_overlay.jpg"], "x_overlay.jpg: is given, and what is made of x.jpg"),
         (["x.jpg", "--least", "nan"], "found --least nan, expected a likeness"),
         (["x.jpg", "--out", "no.txt"], "no.txt: is a file, expected a folder"),
     ],

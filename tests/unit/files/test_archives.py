@@ -223,3 +223,39 @@ def test_a_member_below_a_file_is_refused(make, folder):
     archive = make({"kit/a": b"a", "kit/a/b": b"b"})
     with pytest.raises(Refusal, match="broken"):
         unpack(archive, folder)
+
+
+def test_numbers_that_are_none_are_refused(tmp_path, folder):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as file:
+        info = tarfile.TarInfo("kit/a")
+        info.size, info.pax_headers = 1, {"GNU.sparse.map": "a,b", "GNU.sparse.size": "1"}
+        file.addfile(info, io.BytesIO(b"a"))
+    with pytest.raises(Refusal, match=r"broken .*invalid literal"):
+        unpack(archive, folder)
+    assert nothing_but(archive, folder)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path, folder):
+    archive = zipped(tmp_path / "a.zip", {"kit/\u00e9": b"a"})
+    content = archive.read_bytes()
+    archive.write_bytes(content.replace("\u00e9".encode(), b"\xff\xfe"))
+    with pytest.raises(Refusal, match="broken"):
+        unpack(archive, folder)
+    assert nothing_but(archive, folder)
+
+
+@pytest.mark.parametrize("there", ["kit/sets/train.txt/", "kit/sets"])
+def test_what_is_in_the_way_is_named_and_stays(make, folder, there):
+    """A folder where the archive has a file, and a file where it has a folder."""
+    path = folder / there
+    (path if there.endswith("/") else path.parent).mkdir(parents=True)
+    if not there.endswith("/"):
+        path.write_bytes(b"mine")
+    archive = make()
+    with pytest.raises(Refusal, match=r"train.txt: .* in its way; move it away and run again"):
+        unpack(archive, folder)
+    assert path.exists()
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert unpack(archive, folder) == []
+    assert found(folder) == FILES

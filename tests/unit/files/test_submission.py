@@ -66,6 +66,15 @@ def png(mask: np.ndarray, mode: str = "P", palette: bytes = pictures.PALETTE) ->
     return content.getvalue()
 
 
+def with_palette(content: bytes, palette: bytes) -> bytes:
+    """A PNG with another palette; Pillow would write other ids to fit a short one."""
+    at = content.index(b"PLTE")
+    behind = at + 4 + int.from_bytes(content[at - 4 : at]) + 4
+    chunk = b"PLTE" + palette
+    chunk = len(palette).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+    return content[: at - 4] + chunk + content[behind:]
+
+
 FINE = {"a": png(np.zeros((4, 6))), "b": png(np.ones((5, 3)))}
 
 
@@ -115,6 +124,10 @@ def test_as_tar_packs_it_by_hand_it_is_fine_too(archive):
         (
             FINE | {"a": png(np.zeros((4, 6)), palette=bytes(range(256)) * 3)},
             f"{INSIDE}/a.png has another palette than VOC's",
+        ),
+        (
+            FINE | {"a": with_palette(png(np.full((4, 6), 2)), pictures.PALETTE[:6])},
+            f"{INSIDE}/a.png holds ids up to 2 and a palette of 2 colours",
         ),
         (
             FINE | {"a": png(np.full((4, 6), 3))},

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import skimage.data
 from scipy.ndimage import gaussian_filter
 
 from fbr.errors import Refusal
@@ -82,6 +83,20 @@ def test_engines_agree(name, classes):
         assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
 
 
+@pytest.mark.parametrize("photograph", ["astronaut", "coffee", "chelsea"])
+@pytest.mark.parametrize("name", ["irn", "ppc"])
+def test_engines_agree_on_photographs(name, photograph):
+    image = np.ascontiguousarray(getattr(skimage.data, photograph)()[::3, ::3])
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[30:90, 40:110], labels[60:, 90:] = 1, 2
+    unary = unary_from_labels(labels, 3)
+    ours, *others = (dense_crf(image, unary, replace(NAMED[name], engine=e)) for e in ENGINES)
+    assert (ours.argmax(axis=0) != labels).mean() > 0.05
+    for theirs in others:
+        assert np.abs(ours - theirs).mean() < 1e-4
+        assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
+
+
 def test_engines_agree_where_most_classes_are_unlikely(scene):
     """As in a network's scores; what one of them leaves out changes no score by 0.01."""
     image, unary = scene
@@ -92,6 +107,11 @@ def test_engines_agree_where_most_classes_are_unlikely(scene):
     for theirs in others:
         assert np.abs(ours - theirs).max() < 0.01
         assert np.array_equal(ours.argmax(axis=0), theirs.argmax(axis=0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_image_gives_nothing(engine):
+    assert dense_crfs([], [], Crf(engine=engine)) == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
