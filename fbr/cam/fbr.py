@@ -20,7 +20,7 @@ from fbr.cam.nrois import assign, nrois
 from fbr.cam.seeds import Seeds
 from fbr.losses.contrast import (
     across_keys,
-    class_mean,
+    class_shares,
     mean_cosine,
     pixel_contrast,
     pixel_margin,
@@ -90,6 +90,8 @@ class Background(nn.Module):
         labels, weight, own = batch["label"], self.numbers.weight, features.shape[2:]
         z, u = whole = self.project(features)
         with torch.autocast(features.device.type, enabled=False):
+            # Maps one after the other, as nearly all that reads them goes through them.
+            scores = scores.detach().to(torch.float32, memory_format=torch.contiguous_format)
             if maps is None:
                 maps = scores[:, 1:]
             if onto is not None:
@@ -124,7 +126,7 @@ class Background(nn.Module):
     @torch.no_grad()
     def read(self, scores: Tensor, z: Tensor, batch: dict) -> Seeds:
         """Seeds of scores (B, 1+K, h, w); z (B, N, D) only where seeds are relabelled by it."""
-        scores, start = scores.float(), self.numbers.relabel_from
+        start = self.numbers.relabel_from
         if start is not None and batch["step"] >= start:
             chance = self._chance(z).view_as(scores[:, 1:])
             scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
@@ -214,10 +216,8 @@ class Background(nn.Module):
             values = prototype_contrast(flat, own, unit, others, n.temperature)
             losses |= dict(zip(kinds, values, strict=True))
         # Gradients are averaged over processes, and these are sums over them.
-        return {
-            name: class_mean(values, own, present, counts) * processes() * worth[name]
-            for name, values in losses.items()
-        }
+        shares = class_shares(own, present, counts) * processes()
+        return {name: (values * shares).sum() * worth[name] for name, values in losses.items()}
 
     def _negatives(self, unit: Tensor, draws: "Draws") -> Tensor:
         """M rows of the bank for each class (K, M, D); unit (K, D), prototypes of length 1.
@@ -281,9 +281,9 @@ class Background(nn.Module):
         Refined maps would not do: they are means over many pixels, and nothing nowhere.
         """
         logits = self.phi_seg(self.dropout(u))[..., 0]
-        maps = maps.detach().float().flatten(2).relu() * labels[:, :, None]
-        share = maps / (maps.amax(2, keepdim=True) + reading.TINY)
-        target = share.sum(1) < self.numbers.background_below
+        maps = maps.detach().float().flatten(2).relu()
+        share = labels / (maps.amax(2) + reading.TINY)
+        target = (share[:, None] @ maps)[:, 0] < self.numbers.background_below
         return F.binary_cross_entropy_with_logits(logits, target.float())
 
     def reread(self, maps: Tensor, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 Start = Literal["k-means++", "random"]
+TRIFLE = 1e-6  # of a squared distance: more than float32 rounds off
 
 
 def nrois(
@@ -28,13 +29,10 @@ def nrois(
         # What rests stays at rest; a GPU is not asked, it would have to be waited for.
         if not points.is_cuda and torch.equal(before, centres):
             break
-    # Where the points are few, they come first in an order that is stable.
-    first = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :regions]
-    if first.shape[1] < regions:  # an image smaller than K
-        first = torch.cat([first, first[:, :1].expand(-1, regions - first.shape[1])], 1)
-    centres = torch.where(few[:, :, None], _take(points, first), centres)
-    counts = torch.arange(regions, device=points.device) < count.clamp(max=regions)
-    return centres, counts
+    # Where the points are few, they themselves, in their order.
+    place = torch.arange(1, regions + 1, device=points.device).repeat(len(points), 1)
+    first = torch.searchsorted(inside.cumsum(1), place).clamp(max=points.shape[1] - 1)
+    return torch.where(few[:, :, None], _take(points, first), centres), place <= count
 
 
 def _take(points: Tensor, index: Tensor) -> Tensor:
@@ -92,15 +90,26 @@ def _apart(points: Tensor, square: Tensor, index: Tensor) -> Tensor:
 
 def assign(points: Tensor, centres: Tensor) -> Tensor:
     """Number of the nearest centre of each point: (B, N, D), (B, K, D) → (B, N)."""
-    # |p - c|² without |p|², which is the same for all centres. `min` beside `argmin`: the same
-    # number, a tenth of the time where it does not run along the last dimension.
-    square = torch.linalg.vecdot(centres, centres)[:, :, None]
-    return torch.baddbmm(square, centres, points.mT, alpha=-2).min(1).indices
+    # `min` beside `argmin`: the same number, a tenth of the time where it does not run along the
+    # last dimension.
+    return _beyond(points, centres).min(1).indices
+
+
+def _beyond(points: Tensor, centres: Tensor) -> Tensor:
+    """|p - c|² without |p|², which is the same for all centres: (B, K, N).
+
+    Of two centres at one place the first is nearer by a trifle.
+    """
+    square = torch.linalg.vecdot(centres, centres)
+    trifle = square.amax(1, keepdim=True) * torch.arange(0, centres.shape[1], device=points.device)
+    square = torch.add(square, trifle, alpha=TRIFLE)[:, :, None]
+    return torch.baddbmm(square, centres, points.mT, alpha=-2)
 
 
 def _lloyd(points: Tensor, weight: Tensor, centres: Tensor) -> Tensor:
     """Move each centre to the mean of its points; one that has lost all of them stays."""
-    own = points.new_zeros(*centres.shape[:2], points.shape[1])  # (B, K, N)
-    own.scatter_(1, assign(points, centres)[:, None], weight[:, None])
+    # Whose each point is (B, K, N), without its number: a CPU takes four times as long to find it.
+    own = _beyond(points, centres)
+    own = own.eq_(own.amin(1, keepdim=True)).mul_(weight[:, None])
     held = own.sum(2, keepdim=True)
     return torch.where(held > 0, own @ points / held.clamp(min=1), centres)

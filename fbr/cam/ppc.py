@@ -27,7 +27,7 @@ from fbr.cam.method import Method, Seen
 from fbr.cam.seam import Seam, View, shares
 from fbr.cam.seeds import TINY, resized
 from fbr.errors import Refusal
-from fbr.losses.contrast import class_mean
+from fbr.losses.contrast import class_shares
 from fbr.losses.prototypes import hard_pixels, prototype_entropy, semi_hard_entropy
 from fbr.params import Count, NotNegative, Positive, Share, Strict
 from fbr.positions import Onto
@@ -192,9 +192,8 @@ class Ppc(Seam):
         times = hard_pixels(gathered(own), labels, classes, n.hard, n.kept, uniform)
         nothing = times.new_zeros(classes)
         seen, counts = nothing.index_fill(0, labels, 1), nothing.index_add(0, labels, times)
-        return processes() * class_mean(
-            loss * here(times, len(loss)), side.labels + 1, seen, counts
-        )
+        shares = class_shares(side.labels + 1, seen, counts)
+        return processes() * (loss * here(times, len(loss)) * shares).sum()
 
 
 def prototypes(scores: Tensor, pixels: Tensor, top: int) -> tuple[Tensor, Tensor]:

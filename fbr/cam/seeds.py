@@ -99,7 +99,7 @@ def prototypes(found: Seeds, pixels: Tensor, top: int) -> Tensor:
     """
     score, width = found.score[:, 1:], pixels.shape[2]
     own = found.label[:, None] == torch.arange(1, score.shape[1] + 1, device=score.device)[:, None]
-    weight = torch.where(own.any(2, keepdim=True), score * own, score)
+    weight = score * (own | ~own.any(2, keepdim=True))
     weight = weight.transpose(0, 1).flatten(1)  # (K, B·N)
     best, index = weight.topk(min(top, weight.shape[1]))
     chosen = pixels.detach().reshape(-1, width)[index]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fbr.cam.nrois import assign, nrois
+from fbr.cam.nrois import _lloyd, assign, nrois
 from tests.reference import fbr as twin
 
 STARTS = ["k-means++", "random"]
@@ -71,6 +71,17 @@ def test_more_steps_are_never_worse(start):
         left = [twin.inertia(points[image].numpy(), c[image].numpy()) for c in many]
         assert left == sorted(left, reverse=True)
         assert left[-1] < left[0]
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-3, 1.0, 1e3])
+def test_of_two_centres_at_one_place_the_first_has_the_points(length):
+    """And the other stays, for what the first leaves behind; as where all of a border is alike."""
+    points = torch.tensor([[[0.0, 1], [0, 1], [0, 2], [5, 0], [6, 0]]]) * length
+    centres = points[:, [0, 1, 3, 4]]
+    moved = _lloyd(points, torch.ones(1, 5), centres)
+    assert moved[0, 0].tolist() == pytest.approx([0, length * 4 / 3])
+    assert torch.equal(moved[0, 1:], centres[0, 1:])
+    assert torch.equal(_lloyd(points, torch.ones(1, 5), moved)[0, 1], points[0, 0])
 
 
 @pytest.mark.parametrize("start", STARTS)

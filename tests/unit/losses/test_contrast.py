@@ -12,7 +12,7 @@ from fbr.losses.contrast import (
     BLOCK,
     across_keys,
     by_class,
-    class_mean,
+    class_shares,
     mean_cosine,
     pixel_contrast,
     pixel_margin,
@@ -113,8 +113,10 @@ def test_nothing_overflows_at_a_low_temperature():
 def test_mean_over_queries_then_over_classes_with_queries_or_without(present, labels):
     values = torch.arange(1.0, 6).double()
     counts = torch.tensor(labels).bincount(minlength=4)[1:]
-    found = class_mean(values, torch.tensor(labels), torch.tensor(present) > 0, counts)
-    assert found.item() == pytest.approx(twin.over_classes(values, labels, present).item())
+    shares = class_shares(torch.tensor(labels), torch.tensor(present) > 0, counts)
+    assert (values * shares).sum().item() == pytest.approx(
+        twin.over_classes(values, labels, present).item()
+    )
 
 
 # As released
@@ -158,7 +160,7 @@ def estimates(draw, queries, labels, prototypes, many):
         values = prototype_contrast(
             queries.repeat(many, 1), places, towards.repeat(many, 1), negatives.flatten(0, 1), TAU
         )
-        return torch.stack([class_mean(v, labels, present, counts) for v in values.view(many, -1)])
+        return (values.view(many, -1) * class_shares(labels, present, counts)).sum(1)
 
     shared = losses(torch.stack([draw(torch.arange(classes), 8) for _ in range(many)]), False)
     own, half = (
@@ -252,3 +254,21 @@ def test_mean_cosine_of_rows_with_zeros_is_finite_and_right():
     torch.testing.assert_close(found.detach().double(), expected, atol=1e-6, rtol=1e-6)
     found.backward()
     assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+def test_mean_cosine_has_the_gradient_of_what_is_written_out(size):
+    rows = torch.randn(2, *size, 4, generator=torch.Generator().manual_seed(0)).double()
+    rows.requires_grad_()
+    found, expected = (
+        torch.autograd.grad(3 * how(*rows), rows)[0] for how in (mean_cosine, twin.similarity)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_mean_cosine_pulls_no_row_that_is_next_to_zero_out_of_all_bounds():
+    a, b = torch.eye(3)[:2] * torch.tensor([[1e-9], [1.0]]), torch.ones(2, 3)
+    leaf = a.clone().requires_grad_()
+    mean_cosine(leaf, b).backward()
+    # A row whose square is clamped is scaled by a constant; its gradient is that, times the other.
+    torch.testing.assert_close(leaf.grad[0], 0.5e8 * b[0])
