@@ -66,8 +66,10 @@ def test_predictions_are_of_the_images_size_and_scored(evaluation):
     }
 
 
-def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
-    job = evaluation(PLAIN)
+@pytest.mark.parametrize("windows", [None, Windows(side=16, overlap=0.25)])
+def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation, windows):
+    plain = PLAIN.model_copy(update={"windows": windows})
+    job = evaluation(plain)
     seg_eval.run(job)
     alone, kept = read_json(job.out("metrics.json")), predictions(job)
     crf = job.params.seg["deeplabv2"]["voc"].seg_eval.crf
@@ -75,20 +77,21 @@ def test_other_ways_are_scored_beside_it_and_change_nothing(evaluation):
         "single": Way(scales=[1.0], flip=False, crf=None),
         "full": Way(scales=[0.5, 1.0, 1.5], flip=True, crf=crf),
     }
-    job = evaluation(PLAIN.model_copy(update={"also": also}))
+    job = evaluation(plain.model_copy(update={"also": also}))
     seg_eval.run(job)
     together = read_json(job.out("metrics.json"))
     found = together.pop("also")
     assert together == alone
     assert all(np.array_equal(mask, kept[name]) for name, mask in predictions(job).items())
     for name, way in also.items():
-        job = evaluation(SegEval(split="train", **way.model_dump()))
+        job = evaluation(SegEval(split="train", windows=windows, **way.model_dump()))
         seg_eval.run(job)
         assert found[name] == {
             k: v for k, v in read_json(job.out("metrics.json")).items() if k in found[name]
         }
         assert found[name]["scales"] == way.scales
         assert found[name]["crf"] == (way.crf and way.crf.model_dump())
+        assert found[name]["windows"] == (windows and windows.model_dump())
 
 
 def test_crfs_in_processes_of_their_own_write_the_same(evaluation, monkeypatch):

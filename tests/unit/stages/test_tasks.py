@@ -11,7 +11,7 @@ from fbr.files.maps import Maps
 from fbr.losses.segmentation import cross_entropy
 from fbr.masks import instances
 from fbr.masks.affinity import feature_affinity, path_index
-from fbr.masks.instances import decode
+from fbr.masks.instances import decode, encode
 from fbr.masks.seeds import label_map
 from fbr.nets import backbones
 from fbr.nets.heads import Segmenter
@@ -20,7 +20,7 @@ from fbr.positions import PIXELS, Positions
 from fbr.stages import psa_infer
 from fbr.stages.irn_infer import refine
 from fbr.stages.networks import segmenter
-from fbr.stages.overlays import cam_tile
+from fbr.stages.overlays import CONFIDENT, cam_tile, instance_tile
 from fbr.stages.seg_train import SegmentationTask
 from fbr.stages.truth import true_instances
 from fbr.stages.wsis_train import target
@@ -208,6 +208,19 @@ def test_a_tile_shows_maps_of_any_number(k):
     tile = cam_tile(image, np.zeros((k, 3, 4), np.float16))
     assert tile.shape == image.shape
     assert tile.dtype == np.uint8
+
+
+def test_a_tile_shows_more_instances_than_a_picture_has_numbers():
+    """Each of them over a pixel of its own; those of no confidence are not shown."""
+    image, records = np.full((20, 20, 3), 90, np.uint8), []
+    for at in range(400):
+        mask = np.zeros(400, bool)
+        mask[at] = True
+        score = CONFIDENT if at % 4 else CONFIDENT / 2
+        records.append({"score": score, "segmentation": encode(mask.reshape(20, 20))})
+    tile = instance_tile(image, records).reshape(400, 3)
+    shown = (tile != 90).any(1)
+    assert shown.tolist() == [at % 4 > 0 for at in range(400)]
 
 
 @pytest.mark.parametrize("keys", [[], [2], [1, 3]])
