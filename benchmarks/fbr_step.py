@@ -99,7 +99,7 @@ class Setting:
     def queries(self):
         n = self.module.numbers
         found = reading.seeds(self.scores.flatten(2), self.batch["label"], n)
-        return found, reading.unsure(found, n.unsure_rank, n.unsure_entropy, n.blank_background)
+        return found, reading.unsure(found, n)
 
 
 def backward(losses):
@@ -229,7 +229,7 @@ class Literal:
             sure = torch.zeros_like(label, dtype=torch.bool)
             for c in label.unique().tolist():
                 score, own = found.score[image, c], label == c
-                ranked = score[own & (score > reading.FLOOR)].sort().values
+                ranked = score[own & (score > self.numbers.unsure_floor)].sort().values
                 if len(ranked):
                     at = int(len(ranked) * self.numbers.unsure_rank)
                     sure |= own & (score > ranked[at])

@@ -398,11 +398,14 @@ class Fbr(Strict):
     negatives: Count  # M, of each class and kind
     temperature: Positive  # τ
     unsure_rank: Annotated[float, Field(ge=0, lt=1)]  # ρ
+    unsure_floor: Share = 0.05  # a score up to it takes no part in that rank, and is not sure by it
     unsure_entropy: Share  # q
     blank_background: bool  # background entropies count as 0 in the quantile q
     prototype_part: Count  # a prototype is the mean of 1/prototype_part of an image's positions
+    own_seeds: bool = True  # of an image whose seeds show a class, these alone
     cap: Count | None = None  # most queries of a class, drawn anew each step
     background_below: Share  # L_seg: background is where the CAMs add up to less
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # in front of its head φ_seg
     weight: FbrWeights
     from_step: FbrStart = FbrStart()
     # Ours, off in the method as published:
@@ -416,6 +419,7 @@ class Fbr(Strict):
     # Maps of inference: the method's own, or the chance of a pixel to be its class's and no NROI's,
     # or their product.
     maps: Literal["cam", "chance", "product"] = "cam"
+    reference: Count = 2048  # rows of the bank, evenly spread, that this chance is read from
     relabel_from: Annotated[int, Field(ge=0)] | None = (
         None  # step from which seeds are that product
     )
@@ -437,6 +441,8 @@ class Fbr(Strict):
                 "maps other than cam, and relabel_from, need prototypes, which l_fb, l_if or l_pix "
                 "keep; give one of them a weight"
             )
+        if self.cap and not (weight.l_fb or weight.l_if):
+            raise ValueError("cap limits the queries of l_fb and l_if; give one of them a weight")
         if (self.hard or self.foreign) and not weight.l_fb:
             raise ValueError("hard and foreign choose the negatives of l_fb; give it a weight")
         if self.foreign and self.background == "prototype":

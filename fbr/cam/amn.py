@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fbr.cam.method import TINY, Method, Seeded, Seen
+from fbr.cam.method import Method, Seeded, Seen
+from fbr.cam.seeds import TINY
 from fbr.losses.segmentation import balanced_cross_entropy
 from fbr.nets.aspp import Aspp
 from fbr.nets.dropout import BitDropout

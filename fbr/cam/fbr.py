@@ -33,7 +33,6 @@ from fbr.params import Fbr
 from fbr.positions import PIXELS, Onto, Positions
 
 Losses = dict[str, Tensor | tuple[Tensor, Tensor]]
-REFERENCE = 2048  # rows of the bank that a map is calibrated with
 
 
 class Background(nn.Module):
@@ -48,7 +47,10 @@ class Background(nn.Module):
         self.positions = PIXELS  # where what it is given lies, until a method says
         self.phi_fg = _projection(channels, numbers.width)
         self.phi_bg = None if numbers.one_space else _projection(channels, numbers.width)
-        self.phi_seg, self.dropout = nn.Linear(numbers.width, 1, bias=False), BitDropout(0.5)
+        self.phi_seg, self.dropout = (
+            nn.Linear(numbers.width, 1, bias=False),
+            BitDropout(numbers.dropout),
+        )
         nn.init.xavier_uniform_(self.phi_seg.weight)
         self.bank = Bank(numbers.bank, numbers.width, classes, getattr(torch, numbers.bank_dtype))
         self.register_buffer("prototypes", torch.zeros(classes, numbers.width))
@@ -128,8 +130,11 @@ class Background(nn.Module):
         """Seeds of scores (B, 1+K, h, w); z (B, N, D) only where seeds are relabelled by it."""
         start = self.numbers.relabel_from
         if start is not None and batch["step"] >= start:
-            chance = self._chance(z).view_as(scores[:, 1:])
-            scores = torch.cat([scores[:, :1], scores[:, 1:].relu() * chance], 1)
+            chance, own = self._chance(z).view_as(scores[:, 1:]), scores[:, 1:]
+            # Logits have their product where they are added.
+            logits = self.numbers.scores == "softmax"
+            own = own + chance.clamp(min=reading.TINY).log() if logits else own.relu() * chance
+            scores = torch.cat([scores[:, :1], own], 1)
         if (how := self.numbers.follow_colours) is not None:
             maps = scores.relu() if self.numbers.scores == "cam" else scores
             where = self._places(scores.shape[2:], batch["image"].shape[2:])
@@ -187,7 +192,7 @@ class Background(nn.Module):
     ) -> Losses:
         """L_fb and L_if, of the pixels that the seeds are unsure of."""
         n, (classes, width) = self.numbers, centres.shape
-        query = reading.unsure(everywhere, n.unsure_rank, n.unsure_entropy, n.blank_background)
+        query = reading.unsure(everywhere, n)
         if n.cap:
             query = capped(query, everywhere.label, classes, n.cap, draws.uniform(*query.shape))
         label = everywhere.label.clamp(min=0).flatten()
@@ -245,7 +250,8 @@ class Background(nn.Module):
     def _prototypes(self, found: Seeds, pixels: Tensor) -> Tensor:
         """P (K, D): of this batch, or a running mean over the batches that show a class."""
         n = self.numbers
-        now = reading.prototypes(found, pixels, max(1, pixels.shape[1] // n.prototype_part))
+        top = max(1, pixels.shape[1] // n.prototype_part)
+        now = reading.prototypes(found, pixels, top, n.own_seeds)
         if not (n.momentum or n.maps != "cam" or n.relabel_from is not None):
             return now
         known, seen = (p.square().sum(1, keepdim=True) > 0 for p in (self.prototypes, now))
@@ -297,7 +303,7 @@ class Background(nn.Module):
         """(B, N, D) → (B, K, N), how surely a pixel is its class's and no NROI's."""
         n = self.numbers
         unit = F.normalize(self.prototypes, dim=1)
-        regions = F.normalize(self.bank.some(REFERENCE), dim=1)
+        regions = F.normalize(self.bank.some(n.reference), dim=1)
         margin = pixel_margin(F.normalize(z, dim=2), unit, regions, n.nrois, n.temperature)
         return margin.sigmoid().mT
 

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fbr.cam.fbr import Background
+from fbr.cam.seeds import TINY
 from fbr.errors import Refusal
 from fbr.positions import Onto, Positions
-
-TINY = 1e-5
 
 
 class Seen(NamedTuple):

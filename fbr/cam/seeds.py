@@ -13,7 +13,6 @@ from fbr.losses.contrast import tally
 from fbr.params import Fbr
 
 TINY = 1e-5
-FLOOR = 0.05  # a score at or below says nothing about its class
 
 
 class Seeds(NamedTuple):
@@ -45,7 +44,6 @@ def seeds(scores: Tensor, labels: Tensor, numbers: Fbr) -> Seeds:
     else:
         score = stretched(scores.relu()) * shown
     if numbers.seed_background != "learned":
-        score = score.clone()
         score[:, 0] = numbers.seed_background
     if numbers.scores == "cam":
         chance = score.softmax(1)
@@ -64,15 +62,15 @@ def stretched(maps: Tensor) -> Tensor:
     return (maps - least) / (most - least + TINY)
 
 
-def unsure(found: Seeds, rank: float, quantile: float, blank_background: bool) -> Tensor:
+def unsure(found: Seeds, numbers: Fbr) -> Tensor:
     """Foreground pixels that the seeds call by a class without being sure: (B, N) bool, queries.
 
-    Unsure is who is neither above the score that a share `rank` (ρ) of the pixels of its class in
-    its image stays below, nor of an entropy within the lowest `quantile` (q) of its image.
-    blank_background: count the background's entropy as 0 in that quantile.
+    Unsure is who is neither above the score that a share ρ of the pixels of its class in its image
+    stays below, nor of an entropy within the lowest quantile q of its image. Scores up to a floor
+    are not asked; the background's entropy may count as 0 in that quantile.
     """
     own = found.score.gather(1, found.label.clamp(min=0)[:, None]).squeeze(1)
-    counted = (found.label > 0) & (own > FLOOR)
+    counted = (found.label > 0) & (own > numbers.unsure_floor)
     classes = found.score.shape[1]
     group = torch.where(counted, found.label, classes)
     # Each class of an image becomes a run that ascends: scores are at most 1, so halves keep
@@ -80,27 +78,29 @@ def unsure(found: Seeds, rank: float, quantile: float, blank_background: bool) -
     order = (group + own.double() / 2).argsort(dim=1)
     count = own.new_zeros(len(own), classes + 1, dtype=torch.int64)
     count = count.scatter_add(1, group, torch.ones_like(group))
-    at = count.cumsum(1) - count + (count.double() * rank).long()
+    at = count.cumsum(1) - count + (count.double() * numbers.unsure_rank).long()
     threshold = own.gather(1, order.gather(1, at.clamp(max=own.shape[1] - 1)))
     sure = counted & (own > threshold.gather(1, group))
     entropy = -(found.chance * (found.chance + 1e-10).log()).sum(1)
-    if blank_background:
+    if numbers.blank_background:
         entropy = entropy * (found.label > 0)
     # A quantile between two of its values has the same values above it as the lower of the two.
-    below = 1 + int(quantile * (entropy.shape[1] - 1))
+    below = 1 + int(numbers.unsure_entropy * (entropy.shape[1] - 1))
     least = entropy.kthvalue(below, dim=1, keepdim=True).values
     return (found.label > 0) & ~sure & (entropy > least)
 
 
-def prototypes(found: Seeds, pixels: Tensor, top: int) -> Tensor:
+def prototypes(found: Seeds, pixels: Tensor, top: int, own_seeds: bool = True) -> Tensor:
     """P_c (K, D): mean of the `top` best pixels of each class in the batch, weighted by score.
 
-    pixels (B, N, D). In an image whose seeds show a class, only its own seeds stand for it.
+    pixels (B, N, D). own_seeds: in an image whose seeds show a class, they alone stand for it.
     """
     score, width = found.score[:, 1:], pixels.shape[2]
-    own = found.label[:, None] == torch.arange(1, score.shape[1] + 1, device=score.device)[:, None]
-    weight = score * (own | ~own.any(2, keepdim=True))
-    weight = weight.transpose(0, 1).flatten(1)  # (K, B·N)
+    if own_seeds:
+        classes = torch.arange(1, score.shape[1] + 1, device=score.device)
+        own = found.label[:, None] == classes[:, None]
+        score = score * (own | ~own.any(2, keepdim=True))
+    weight = score.transpose(0, 1).flatten(1)  # (K, B·N)
     best, index = weight.topk(min(top, weight.shape[1]))
     chosen = pixels.detach().reshape(-1, width)[index]
     return (best[:, :, None] * chosen).sum(1) / best.sum(1, keepdim=True).clamp(min=TINY)

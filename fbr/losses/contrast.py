@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 LEAST = 1e-16  # of a product of squared lengths; below, a row counts as zero
 BLOCK = 64  # rows of one matrix product; a class fills its last block up with nothing
@@ -135,6 +135,7 @@ class _MeanCosine(torch.autograd.Function):
         return cosine.mean()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         a, b, aa, bb, scale, cosine = ctx.saved_tensors
         each, clamped = gradient / cosine.numel(), aa * bb < LEAST

@@ -92,6 +92,10 @@ def test_an_unknown_key_is_refused_with_the_nearest(where, instead_of):
             "need prototypes, which l_fb, l_if or l_pix keep; give one of them a weight",
         ),
         (
+            {"cap": 8, "weight": {"l_fb": 0, "l_if": 0, "l_seg": 1, "l_sim": 1}},
+            "cap limits the queries of l_fb and l_if; give one of them a weight",
+        ),
+        (
             {"foreign": True, "weight": {"l_fb": 0, "l_if": 1, "l_seg": 1, "l_sim": 1}},
             "hard and foreign choose the negatives of l_fb; give it a weight",
         ),

@@ -108,6 +108,12 @@ def test_the_largest_draw_is_the_last_row():
     assert rows.flatten().tolist() == [0, 999]
 
 
+def test_some_are_evenly_spread_over_all_that_are_held():
+    bank = Bank(1000, 1, 1, torch.float32)
+    bank.push(torch.arange(600.0)[:, None], torch.ones(600, 1), torch.ones(600).bool())
+    assert bank.some(6).flatten().tolist() == [0, 100, 200, 300, 400, 500]
+
+
 def test_an_empty_bank_gives_zeros():
     rows, labels = Bank(SIZE, WIDTH, CLASSES, torch.float32).draw(torch.rand(7))
     assert not rows.any()

@@ -144,6 +144,20 @@ def test_seeds_are_relabelled_from_their_step_on():
     assert torch.equal(later.score, again.score)
 
 
+def test_relabelled_logits_are_the_product_of_chances():
+    """Beside the background's, which no prototype speaks of, and shared out anew."""
+    asks = {"scores": "softmax", "seed_background": "learned"}
+    module = after(background(relabel_from=5, **asks))
+    features, scores, batch = given(4)
+    z, _ = module.project(features)
+    later = module.read(scores, z, batch | {"step": 5}).chance
+    first = scores.flatten(2).softmax(1)
+    product = torch.cat([first[:, :1], first[:, 1:] * module._chance(z).clamp(min=1e-5)], 1)
+    product = product / product.sum(1, keepdim=True)
+    shown = F.pad(batch["label"], (1, 0), value=1)[:, :, None]
+    torch.testing.assert_close(later, product * shown)
+
+
 def test_what_is_ours_keeps_no_gradient_in_memory_and_resumes():
     module = after(background(follow_colours={"steps": 2, "dilations": [1], "contrast": 0.3}))
     other = background(follow_colours={"steps": 2, "dilations": [1], "contrast": 0.3})
@@ -165,6 +179,21 @@ def test_no_sure_pixel_costs_nothing_and_stays_connected():
     found = module(leaf, scores, batch)["l_pix"]
     assert found == 0
     found.backward()
+    assert not leaf.grad.any()
+
+
+def test_an_empty_bank_costs_nothing_and_stays_connected():
+    """While no image has shown background, there is nothing to tell the sure foreground from."""
+    module = background(sure=None, seed_background=0.0)
+    features, scores, batch = given()
+    leaf = features.requires_grad_()
+    module._remember = lambda u, label, *_: (u[:, :1], label[:, :1] > label.max())
+    found = module(leaf, scores, batch)["l_pix"]
+    assert module.bank.held == 0
+    assert (module.read(scores, module.project(features)[0], batch).label > 0).any()
+    assert found == 0
+    found.backward()
+    assert leaf.grad is not None
     assert not leaf.grad.any()
 
 
@@ -194,6 +223,15 @@ def test_foreign_negatives_come_from_images_without_the_class():
     for c, row in enumerate(index.tolist()):
         assert len(row) == 40
         assert all(i % CLASSES != c for i in row)
+
+
+def test_foreign_negatives_may_be_hard_as_well():
+    """However near: what shows the class comes after all that does not."""
+    module = banked(foreign=True, hard=0.5)
+    unit = F.normalize(torch.eye(CLASSES, module.numbers.width), dim=1)
+    module.bank.rows.copy_(torch.where(module.bank.labels[:, :1], 1.0, -1.0) * unit[:1])
+    rows = module._negatives(unit, Draws(1, 0, torch.device("cpu")))
+    assert (rows[0, :, 0] == -1).all()
 
 
 def test_where_every_image_shows_the_class_any_will_do():

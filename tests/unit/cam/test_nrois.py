@@ -84,6 +84,28 @@ def test_of_two_centres_at_one_place_the_first_has_the_points(length):
     assert torch.equal(_lloyd(points, torch.ones(1, 5), moved)[0, 1], points[0, 0])
 
 
+def test_centres_that_begin_at_zero_part_from_each_other():
+    """As rows of zeros, which a rectified projection has many of, let a random start have them."""
+    points = torch.zeros(1, 20, 2)
+    points[0, 15:] = torch.tensor([1.0, 2.0])
+    centres = torch.zeros(1, 3, 2)
+    for _ in range(2):
+        centres = _lloyd(points, torch.ones(1, 20), centres)
+    assert centres.tolist() == [[[1, 2], [0, 0], [0, 0]]]
+
+
+def test_what_all_points_share_does_not_blur_their_regions():
+    """Features with a large mean, of which float32 leaves the differences some digits."""
+    points = clustered(8, 200, 8, 0.3, 0)
+    inside = torch.ones(points.shape[:2], dtype=torch.bool)
+    left = []
+    for shift in (0, 300):
+        centres, _ = nrois(points + shift, inside, draws(8, 8, 0), "k-means++", 10)
+        pairs = zip(points.double().numpy(), centres.double().numpy() - shift, strict=True)
+        left.append(sum(twin.inertia(*pair) for pair in pairs))
+    assert left[1] < 1.5 * left[0]
+
+
 @pytest.mark.parametrize("start", STARTS)
 def test_without_a_step_centres_are_different_points_inside(start):
     points, inside = scene(3)

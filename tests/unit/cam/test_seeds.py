@@ -82,8 +82,10 @@ def test_seeds_have_no_gradient_and_take_half_precision():
 @pytest.mark.parametrize("blank", [True, False])
 def test_queries_are_those_of_the_loop(size, scores, rank, quantile, blank):
     given, labels = example(*size)
-    found = reading.seeds(given, labels, numbers.fbr(scores=scores))
-    asked = reading.unsure(found, rank, quantile, blank)
+    asks = {"unsure_rank": rank, "unsure_entropy": quantile, "blank_background": blank}
+    asks = numbers.fbr(scores=scores, **asks)
+    found = reading.seeds(given, labels, asks)
+    asked = reading.unsure(found, asks)
     expected = twin.queries(*(part.numpy() for part in found), rank, quantile, blank)
     np.testing.assert_array_equal(asked.numpy(), expected)
     if size == (1, 1024) and (rank, quantile) == (0.4, 0.25):
@@ -95,10 +97,26 @@ def test_equal_scores_are_unsure_together():
     generator = torch.Generator().manual_seed(0)
     score = torch.randint(0, 11, (3, 4, 60), generator=generator) / 10
     found = Seeds(score, score.softmax(1), score.argmax(1))
-    asked = reading.unsure(found, 0.4, 0.0, True)
+    asked = reading.unsure(found, numbers.fbr(unsure_rank=0.4, unsure_entropy=0.0))
     expected = twin.queries(*(part.numpy() for part in found), 0.4, 0.0, True)
     np.testing.assert_array_equal(asked.numpy(), expected)
     assert asked.any()
+
+
+@pytest.mark.parametrize("floor", [0.05, 0.0, 0.3])
+def test_a_score_at_the_floor_takes_no_part(floor):
+    """Neither does it rank: of 0.05 (the floor) and three above it, ρ = 0 leaves two sure."""
+    score = torch.zeros(1, 2, 6)
+    score[0, 1] = torch.tensor([0.0, floor, floor, floor + 0.1, floor + 0.2, floor + 0.3])
+    score[0, 1, 0] = 0.01
+    found = Seeds(score, torch.full((1, 2, 6), 0.5), torch.ones(1, 6, dtype=torch.int64))
+    found.chance[0, :, 0] = torch.tensor([0.9, 0.1])  # of the least entropy, so that others ask
+    asks = numbers.fbr(unsure_floor=floor, unsure_rank=0.0, unsure_entropy=0.0)
+    asked = reading.unsure(found, asks)[0].tolist()
+    if floor == 0.0:  # 0.01 ranks, and is the least of four
+        assert asked == [False, True, True, False, False, False]
+    else:
+        assert asked == [False, True, True, True, False, False]
 
 
 def test_a_class_whose_scores_all_say_nothing_is_unsure():
@@ -106,7 +124,8 @@ def test_a_class_whose_scores_all_say_nothing_is_unsure():
     score[0, 1] = torch.tensor([0.02, 0.03, 0.05, 0.04, 0.02])
     chance = torch.rand(1, 2, 5, generator=torch.Generator().manual_seed(0))
     found = Seeds(score, chance, score.argmax(1))
-    asked = reading.unsure(found, 0.4, 0.0, False)
+    asks = numbers.fbr(unsure_rank=0.4, unsure_entropy=0.0, blank_background=False)
+    asked = reading.unsure(found, asks)
     expected = twin.queries(*(part.numpy() for part in found), 0.4, 0.0, False)
     np.testing.assert_array_equal(asked.numpy(), expected)
     assert asked.sum() == 4
@@ -119,6 +138,24 @@ def found_with_pixels(images=3, positions=35):
     given, labels = example(images, positions)
     pixels = torch.randn(images, positions, 6, generator=torch.Generator().manual_seed(1)).relu()
     return reading.seeds(given, labels, numbers.fbr()), pixels
+
+
+@pytest.mark.parametrize("own_seeds", [True, False])
+def test_a_class_without_a_seed_in_an_image_takes_any_of_its_pixels(own_seeds):
+    """Class 2 is never the strongest of the first image, so all its pixels there stand for it."""
+    score = torch.tensor(
+        [[[0.1, 0.1], [0.9, 0.3], [0.5, 0.2]], [[0.1, 0.1], [0.2, 0.1], [0.8, 0.7]]]
+    )
+    found = Seeds(score, score.softmax(1), score.argmax(1))
+    pixels = torch.eye(4).view(2, 2, 4)
+    centres = reading.prototypes(found, pixels, 4, own_seeds)
+    if own_seeds:
+        expected = twin.prototypes(score.numpy(), found.label.numpy(), pixels.numpy(), 4)
+    else:
+        weight = score[:, 1:].transpose(0, 1).flatten(1)
+        expected = (weight / weight.sum(1, keepdim=True)).numpy()
+    np.testing.assert_allclose(centres.numpy(), expected, rtol=1e-6)
+    assert (centres[1] > 0).all()
 
 
 @pytest.mark.parametrize("size", SIZES[:4])
