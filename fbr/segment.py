@@ -40,14 +40,17 @@ def main(argv: list[str], workspace: Workspace) -> int:
     if asked.out and Path(asked.out).exists() and not Path(asked.out).is_dir():
         raise Refusal(f"{asked.out}: is a file, expected a folder to write to (--out)")
     images = [Path(image) for image in asked.images]
+    for image in images:
+        if image.is_dir():
+            raise Refusal(f"{image}: is a folder, expected photographs; name its files")
     bases = [Path(asked.out or image.parent) / image.stem for image in images]
-    if len(set(bases)) < len(bases):
+    if len({_lies(base) for base in bases}) < len(bases):
         raise Refusal("two images have one name, their regions would meet; run them one by one")
     written = [[Path(f"{base}{end}") for end in ("_regions.png", "_overlay.jpg")] for base in bases]
-    given = {image.absolute() for image in images}
+    given = {_lies(image) for image in images}
     for path, files in zip(images, written, strict=True):
         for file in files:
-            if file.absolute() in given:
+            if _lies(file) in given:
                 raise Refusal(
                     f"{file}: is given, and what is made of {path} would be written over it; leave "
                     "it out, or name another folder (--out)"
@@ -62,6 +65,11 @@ def main(argv: list[str], workspace: Workspace) -> int:
             f"{regions.max()} regions: {mask.name}, {overlay.name}"
         )
     return 0
+
+
+def _lies(file: Path) -> Path:
+    """Where a file lies, however its folder is spelled; a link to a file is a file of its own."""
+    return file.parent.resolve() / file.name
 
 
 def segment(

@@ -10,20 +10,22 @@ from pathlib import Path
 
 import numpy as np
 from pictures import small_png
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from fbr.datasets.prepared import Entry, Prepared
 from fbr.errors import Refusal, chosen
 from fbr.files import maps, pictures
 from fbr.files.atomic import write_bytes
 from fbr.show import overlays
+from fbr.show.palette import DARK
 from fbr.stages.overlays import cam_tile
 from fbr.study import plan
 from fbr.study.place import Place
 from fbr.workspace import Workspace
 
 IMAGES = 4
-WIDTH = 104  # of a column, in pixels
+SIDE = 84  # of a tile at most, in pixels
+LABEL, HEADING, GAP = 250, 22, 4  # of a line's name, of the names of classes, between tiles
 SHOWN = {
     "cam_eval": ("cam_infer", "cams"),
     "mask_eval": ("irn_infer", "masks"),
@@ -55,28 +57,40 @@ def main() -> None:
     data = Prepared(place.workspace.path("prepare", "index", {"data": table.data}).parent)
     shown = [e for e in data.split(folders[0][2]["split"]) if e.classes]
     shown = shown[:: max(1, len(shown) // IMAGES)][:IMAGES]
-    tiles = [(label, folder) for label, folder, _ in folders]
-    picture = np.concatenate([line(data, entry, tiles) for entry in shown])
+    picture = sheet(data, shown, [(label, folder) for label, folder, _ in folders])
     out = Path("docs/studies", f"{study.name}-runs", f"{table.name}.png")
     write_bytes(out, small_png(picture))
     print(f"{out}: {picture.shape[1]}x{picture.shape[0]}, {out.stat().st_size} bytes")
 
 
-def line(data: Prepared, entry: Entry, folders: list[tuple[str, Path]]) -> np.ndarray:
-    """One image, its truth, and each row's."""
-    image = data.image(entry)
-    named = [
-        (", ".join(data.classes[c] for c in entry.classes), image),
-        ("truth", overlays.mask_overlay(image, data.mask(entry))),
-        # Shorter, so that titles fit.
+def sheet(data: Prepared, shown: list[Entry], folders: list[tuple[str, Path]]) -> np.ndarray:
+    """A column an image under its classes; a line each for images, truth, and the table's rows."""
+    images = [data.image(entry) for entry in shown]
+    pairs = [*zip(shown, images, strict=True)]
+    lines = [
+        ("image", images),
+        ("truth", [overlays.mask_overlay(image, data.mask(entry)) for entry, image in pairs]),
         *(
-            (label.replace(" + ", "+").replace(" on ", "/"), tile(image, folder, entry))
+            (label, [tile(image, folder, entry) for entry, image in pairs])
             for label, folder in folders
         ),
     ]
-    size = (WIDTH, round(WIDTH * entry.height / entry.width))
-    small = [(name, np.asarray(Image.fromarray(t).resize(size))) for name, t in named]
-    return overlays.panel(small, size[1])
+    size = (LABEL + len(shown) * (SIDE + GAP), HEADING + len(lines) * (SIDE + GAP))
+    canvas = Image.new("RGB", size, DARK["paper"])
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    for column, entry in enumerate(shown):
+        classes = ", ".join(data.classes[c] for c in entry.classes)
+        where = (LABEL + column * (SIDE + GAP), HEADING / 2)
+        draw.text(where, classes, DARK["ink"], font, anchor="lm")
+    for number, (label, tiles) in enumerate(lines):
+        top = HEADING + number * (SIDE + GAP)
+        draw.text((GAP, top + SIDE / 2), label, DARK["ink"], font, anchor="lm")
+        for column, small in enumerate(tiles):
+            picture = Image.fromarray(small)
+            picture.thumbnail((SIDE, SIDE))
+            down = (SIDE - picture.height) // 2
+            canvas.paste(picture, (LABEL + column * (SIDE + GAP), top + down))
+    return np.asarray(canvas)
 
 
 def tile(image: np.ndarray, folder: Path, entry: Entry) -> np.ndarray:

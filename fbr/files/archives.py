@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from fbr.errors import Refusal
-from fbr.files.atomic import replacing
+from fbr.files.atomic import PARTIAL, replacing
 
 LARGEST = 1 << 24  # bytes that one read takes, of a header above all; no header needs as much
 TAIL = 1 << 26  # bytes behind the end mark that are read to come to the checksum
@@ -36,11 +36,11 @@ BROKEN = (
 
 
 class _Member(NamedTuple):
-    """One plain file of an archive, still packed."""
+    """One member of an archive, still packed; what is no plain file cannot be opened."""
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], IO[bytes]] | None = None
 
 
 def unpack(
@@ -51,21 +51,24 @@ def unpack(
     What `folder` has is not unpacked again. Until all of it is there the rest lies in `half(…)`,
     where a killed run goes on. A name that leads out of the folder condemns the whole archive.
     """
-    partial, odd, bytes_in_all = half(archive, folder), [], 0
+    partial, odd, files, bytes_in_all = half(archive, folder), [], 0, 0
     partial.mkdir(parents=True, exist_ok=True)
     most = max(SMALL, GROWTH * archive.stat().st_size)
     try:
-        for number, member in enumerate(_members(archive, odd), start=1):
-            path = _safe(member.name, archive)
-            bytes_in_all += member.size
+        for member in _members(archive, odd):
+            bytes_in_all += tarfile.BLOCKSIZE + member.size  # so many empty files are no less
             if bytes_in_all > most:
                 raise Refusal(
                     f"{archive}: unpacks to more than {GROWTH} times its size, as no data set "
                     "does; delete it and fetch it from another mirror"
                 )
+            if member.open is None:
+                continue
+            path = _safe(member.name, archive)
             if not any(_has(base / path, member.size) for base in (folder, partial)):
                 _copy(member, partial / path)
-            told(number)
+            files += 1
+            told(files)
     except BROKEN as error:
         shutil.rmtree(partial)
         said = " ".join(str(error).split()) or type(error).__name__
@@ -91,26 +94,31 @@ def unpack(
 
 def half(archive: Path, folder: Path) -> Path:
     """Where an archive is unpacked at first: while this is there, `folder` may hold half of it."""
-    return folder / f".{archive.name}.partial"
+    return folder / f".{archive.name}{PARTIAL}"
 
 
 def _members(archive: Path, odd: list[str]) -> Iterator[_Member]:
-    """The plain files in the archive's order; links and devices only come to `odd`."""
+    """All members in the archive's order; the names of links and devices come to `odd`, too."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
                 kind = info.external_attr >> 28  # of a Unix mode; 0 where there is none
-                if kind not in (0, 0o10) and not info.is_dir():
+                if info.is_dir():
+                    yield _Member(info.filename, 0)
+                elif kind not in (0, 0o10):
                     odd.append(info.filename)
-                elif not info.is_dir():
+                    yield _Member(info.filename, 0)
+                else:
                     yield _Member(info.filename, info.file_size, lambda i=info: packed.open(i))
         return
     with _Tar.open(archive) as packed:
         for info in packed:
             if info.isreg():
                 yield _Member(info.name, info.size, lambda i=info: packed.extractfile(i))
-            elif not info.isdir():
+                continue
+            if not info.isdir():
                 odd.append(info.name)
+            yield _Member(info.name, 0)
         read_to_end(packed)
 
 
@@ -156,11 +164,15 @@ def read_to_end(packed: tarfile.TarFile) -> None:
 
 def _safe(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
-    odd = not path.parts or set(name) & set("\\:\0") or len(os.fsencode(path.name)) > 200
+    lengths = [len(os.fsencode(part)) for part in path.parts]
+    # A member called as half-written files are would be taken for one.
+    half_written = any(part.endswith(PARTIAL) for part in path.parts)
+    odd = not lengths or max(lengths) > 200 or sum(lengths) > 1000 or half_written
+    odd = odd or set(name) & set("\\:\0")
     if odd or path.is_absolute() or ".." in path.parts:
         raise Refusal(
-            f"{archive}: holds {name[:80]!r}, which is no file below the folder it is unpacked in; "
-            "do not trust it, delete it and fetch it from another mirror"
+            f"{archive}: holds {name[:80]!r}, which is no name of a file below the folder it is "
+            "unpacked in; do not trust it, delete it and fetch it from another mirror"
         )
     return path
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from fbr.errors import Refusal
 
+PARTIAL = ".partial"  # ends the name of what is half written
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield `path.partial` to write to; it becomes `path` at the end, unless an error came."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
         os.replace(partial, path)

@@ -32,32 +32,49 @@ class Maps:
 
 def write(path: Path, maps: Maps) -> None:
     """Write one image's maps as a compressed npz; equal maps give equal bytes."""
+    cam = maps.cam.astype(np.float16)
+    if not np.isfinite(cam).all():
+        raise Refusal(
+            f"the maps of id '{path.stem}' hold NaN or infinity: the network behind them is "
+            "broken, train it again"
+        )
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(
             file,
             keys=maps.keys.astype(np.uint8),
-            cam=maps.cam.astype(np.float16),
+            cam=cam,
             size=np.asarray(maps.size, np.int32),
         )
 
 
-def read(path: Path) -> Maps:
-    """Read one image's maps, or say which id is missing or broken."""
+def read(path: Path, size: tuple[int, int] | None = None) -> Maps:
+    """Read one image's maps, or say which id is missing or broken.
+
+    size: (H, W) of the image that they are to be of.
+    """
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            keys, cam, size = file["keys"], file["cam"], file["size"]
+            keys, cam, found = file["keys"], file["cam"], file["size"]
     except FileNotFoundError:
         raise Refusal(f"{path}: missing, expected the maps of id '{path.stem}'") from None
     except Exception as error:  # numpy, zipfile and zlib name a broken file in a dozen ways
         raise Refusal(
             f"{path}: cannot be read as maps of id '{path.stem}' ({error}); run its stage again"
         ) from None
-    if cam.ndim != 3 or keys.shape != cam.shape[:1] or size.shape != (2,):
+    if cam.ndim != 3 or cam.dtype.kind != "f" or keys.shape != cam.shape[:1] or found.shape != (2,):
         raise Refusal(
-            f"{path}: found keys {keys.shape}, cam {cam.shape}, size {size.shape}; "
-            f"expected (k,), (k, h, w) and (2,)"
+            f"{path}: found keys {keys.shape}, cam {cam.dtype} {cam.shape}, size {found.shape}; "
+            f"expected (k,), float16 (k, h, w) and (2,)"
         )
-    return Maps(keys, cam, (int(size[0]), int(size[1])))
+    if not np.isfinite(cam).all():
+        raise Refusal(f"{path}: holds NaN or infinity, expected scores; run its stage again")
+    height, width = (int(side) for side in found)
+    if size is not None and (height, width) != tuple(size):
+        raise Refusal(
+            f"{path}: found maps of an image of {width}×{height} pixels, expected "
+            f"{size[1]}×{size[0]}; run its stage again"
+        )
+    return Maps(keys, cam, (height, width))
 
 
 def resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

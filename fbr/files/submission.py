@@ -15,6 +15,16 @@ from fbr.errors import Refusal
 from fbr.files.archives import LARGEST, Wary, read_to_end
 from fbr.files.pictures import END, PALETTE
 
+# Where each pass of an interlaced PNG begins, across and down, and its steps.
+ADAM7 = [
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+]
 SPARE = 1000  # members beyond the masks, folders and strays, that are still looked at
 
 
@@ -86,13 +96,16 @@ def _wrong(content: bytes, size: tuple[int, int], wanted: Wanted) -> str | None:
             if picture.mode != "P":
                 return f"is of mode {picture.mode}, expected P, a palette picture"
             palette = bytes(picture.getpalette() or b"")
-            if not palette or not PALETTE.startswith(palette):
-                return "has another palette than VOC's"
             highest = picture.getextrema()[1]
+            used = palette[: 3 * (highest + 1)]
+            if not palette or not PALETTE.startswith(used):
+                return "has another palette than VOC's"
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.verify()  # checksums, to the last chunk but one; then nothing can be decoded
         if END not in content:
             raise ValueError("cut off at its end")
+        if _unpacked(content) < _expected(content):
+            raise ValueError("it lacks rows")
     except Exception as error:  # Pillow names a broken picture in a dozen ways
         return f"cannot be read as PNG ({error})"
     if 3 * highest >= len(palette):
@@ -100,6 +113,29 @@ def _wrong(content: bytes, size: tuple[int, int], wanted: Wanted) -> str | None:
     if highest > wanted.foreground:
         return f"holds ids up to {highest}, expected 0 to {wanted.foreground}"
     return None
+
+
+def _unpacked(content: bytes) -> int:
+    """Bytes that the rows of a PNG unpack to, up to LARGEST; Pillow fills up what is not there."""
+    packed, at = [], 8
+    while at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
+        if kind == b"IDAT":
+            packed.append(content[at + 8 : at + 8 + length])
+        at += 12 + length
+    return len(zlib.decompressobj().decompress(b"".join(packed), LARGEST))
+
+
+def _expected(content: bytes) -> int:
+    """Bytes that the rows of a palette picture need: bits of its pixels, and a filter byte each."""
+    width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
+    depth, interlaced = content[24], content[28]
+    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    sizes = [
+        (-(-(width - left) // right), -(-(height - top) // down))
+        for left, top, right, down in passes
+    ]
+    return sum(high * (1 + (wide * depth + 7) // 8) for wide, high in sizes if wide > 0)
 
 
 def _by(width: int, height: int) -> str:

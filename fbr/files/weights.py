@@ -35,12 +35,19 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise Refusal(f"{path}: missing, expected weights in safetensors format")
     try:
-        return load_file(path)
+        state = load_file(path)
     except SafetensorError as error:
         raise Refusal(
             f"{path}: cannot be read as safetensors ({error}); rerun its stage, or if it is a file "
             "of your own, turn it into safetensors: fbr convert"
         ) from None
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise Refusal(
+                f"{path}: tensor '{name}' holds NaN or infinity, expected numbers; train or fetch "
+                "it again"
+            )
+    return state
 
 
 def read_torch(path: Path) -> dict[str, torch.Tensor]:

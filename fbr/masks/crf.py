@@ -42,7 +42,9 @@ def dense_crf(image: np.ndarray, unary: np.ndarray, settings: Crf) -> np.ndarray
 
     image (H, W, 3) uint8; unary (C, H, W) negative log-probabilities, up to a constant per pixel.
     Infinite energies are allowed. There is no void class: a pixel of unknown label has equal
-    energies. The result sums to one at every pixel and is the same on every call.
+    energies. The result sums to one at every pixel and is the same on every call. Where no pixel
+    of an image prefers a class it means nothing, and engines differ: the mean field sits on a
+    ridge there, from which they round to different sides.
     """
     return dense_crfs([image], [unary[None]], settings)[0][0]
 

@@ -14,7 +14,7 @@ from fbr.files import maps
 from fbr.files.atomic import PartialFolder
 from fbr.nets.inference import multi_scale
 from fbr.stages import networks
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import counted, read_ahead, read_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, cam_tile, track_overlays
 from fbr.train.processes import device
@@ -64,7 +64,7 @@ def write_maps(
     folder.finish()
 
     def tiles(entry: Entry) -> Tiles:
-        image, found = job.data.image(entry), maps.read(job.out("cams") / f"{entry.id}.npz")
+        image, found = job.data.image(entry), read_maps(job.out("cams"), entry)
         return [("image", image), ("CAM", cam_tile(image, found.cam))]
 
     track_overlays(job, entries, tiles)

@@ -3,7 +3,7 @@
 from fbr.datasets.prepared import Entry
 from fbr.files import maps
 from fbr.files.atomic import PartialFolder
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import counted, read_ahead, read_maps
 from fbr.stages.job import Job
 from fbr.stages.overlays import track_masks
 from fbr.stages.thresholds import write_cut
@@ -17,7 +17,7 @@ def run(job: Job) -> None:
     todo = [e for e in entries if not masks.has(f"{e.id}.png")]
 
     def read(entry: Entry) -> maps.Maps:
-        return maps.read(cams / f"{entry.id}.npz")
+        return read_maps(cams, entry)
 
     for entry, found in counted(read_ahead(todo, read), "cam_cut", len(todo)):
         write_cut(masks, entry, found, job.numbers.threshold)

@@ -8,7 +8,7 @@ from fbr.files.tables import write_csv, write_json
 from fbr.masks.seeds import label_map
 from fbr.metrics.scores import Scores
 from fbr.metrics.semantic import Spill, ThresholdCurve
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import counted, read_ahead, read_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named, unscored
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     entries = job.data.split(numbers.split)
 
     def tiles(entry: Entry) -> Tiles:
-        seen = maps.read(folder / f"{entry.id}.npz")
+        seen = read_maps(folder, entry)
         mask = label_map(seen.full(), seen.keys, numbers.threshold)
         return mask_tiles(job, entry, mask, f"CAM > {numbers.threshold:g}")
 
@@ -85,7 +85,7 @@ def measured(job: Job, entries: list[Entry]) -> tuple[ThresholdCurve, Spill, Sco
     curve, spill, fixed = sweep(classes, threshold), Spill(), Scores(classes)
 
     def read(entry: Entry) -> tuple[maps.Maps, np.ndarray, np.ndarray | None]:
-        found = maps.read(folder / f"{entry.id}.npz")
+        found = read_maps(folder, entry)
         known = job.data.has("companions", entry)
         return found, job.data.mask(entry), job.data.companions(entry) if known else None
 

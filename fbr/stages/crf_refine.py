@@ -12,7 +12,7 @@ from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import Crf, dense_crfs
 from fbr.masks.seeds import confident_seeds, label_energies, likeliest, score_energies
 from fbr.params import CrfRefine
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import counted, read_ahead, read_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.pool import each
@@ -36,7 +36,7 @@ class _Work:
 
     def read(self, batch: list[Entry]) -> tuple[list[np.ndarray], list[maps.Maps]]:
         images = [read_image(self.data, entry) for entry in batch]
-        return images, [maps.read(self.cams / f"{entry.id}.npz") for entry in batch]
+        return images, [read_maps(self.cams, entry) for entry in batch]
 
     def refine(self, batch: list[Entry], read: tuple[list[np.ndarray], list[maps.Maps]]) -> None:
         images, found = read

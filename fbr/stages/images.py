@@ -43,7 +43,12 @@ def alike(entries: Iterable[Entry], device: "torch.device") -> list[list[Entry]]
 def with_maps(data: Prepared, cams: Path, group: list[Entry]) -> tuple[np.ndarray, list[maps.Maps]]:
     """Images of one size (n, H, W, 3) and the maps of each."""
     images = np.stack([data.image(entry) for entry in group])
-    return images, [maps.read(cams / f"{entry.id}.npz") for entry in group]
+    return images, [read_maps(cams, entry) for entry in group]
+
+
+def read_maps(folder: Path, entry: Entry) -> maps.Maps:
+    """The maps of an image, or behind its mask, which must be of its size."""
+    return maps.read(folder / f"{entry.id}.npz", (entry.height, entry.width))
 
 
 def read_ahead(

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from fbr.datasets.prepared import Entry
-from fbr.files import maps, pictures
+from fbr.files import pictures
 from fbr.files.tables import read_json, write_csv, write_json
 from fbr.metrics.scores import Scores
 from fbr.metrics.semantic import ThresholdCurve
 from fbr.params import MaskBlock
-from fbr.stages.images import counted, read_ahead
+from fbr.stages.images import counted, read_ahead, read_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import Tiles, mask_tiles, track_overlays
 from fbr.stages.scores import announce, named, unscored
@@ -98,7 +98,7 @@ def scored(
 
     def read(entry: Entry) -> tuple:
         mask = job.data.ids(folder / f"{entry.id}.png", entry)
-        return mask, job.data.mask(entry), maps.read(folder / f"{entry.id}.npz") if kept else None
+        return mask, job.data.mask(entry), read_maps(folder, entry) if kept else None
 
     for entry, (mask, target, found) in counted(
         read_ahead(entries, read), "mask_eval", len(entries)

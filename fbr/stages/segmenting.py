@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fbr.datasets.prepared import Entry, Prepared
+from fbr.errors import Refusal
 from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.masks.crf import Crf
@@ -106,7 +107,10 @@ def probabilities(
     drawing = {}
     if isinstance(network, Segmenter):
         drawing = {"positions": network.positions, "finish": partial(torch.softmax, dim=1)}
-    return several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
+    found = several(network, images, looks, images.shape[1:3], device(), bfloat16, **drawing)
+    if not all(scores.sum().isfinite() for scores in found):
+        raise Refusal("the network answers with NaN: it is broken, train it again (seg_train)")
+    return found
 
 
 def likeliest(scores: torch.Tensor) -> np.ndarray:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbr.datasets.prepared import Entry, read_image
-from fbr.files import maps, pictures
+from fbr.files import pictures
 from fbr.files.atomic import PartialFolder
 from fbr.masks.superpixels import Growing, grow, over_segment, region_mask, region_means
 from fbr.params import SuperpixelRefine
-from fbr.stages.images import counted
+from fbr.stages.images import counted, read_maps
 from fbr.stages.job import Job, log
 from fbr.stages.overlays import track_masks
 from fbr.stages.pool import each
@@ -27,7 +27,7 @@ class _Work:
     def __call__(self, entry: Entry) -> None:
         n = self.numbers
         image = read_image(self.data, entry)
-        found = maps.read(self.cams / f"{entry.id}.npz")
+        found = read_maps(self.cams, entry)
         superpixels = over_segment(image, n.superpixels, n.compactness, n.sigma)
         growing = Growing(n.scales, n.border, n.border_share, n.small_first)
         regions = grow(image, superpixels, growing, n.regions, n.least)

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from fbr import cli
+from fbr.errors import Refusal
 from fbr.files import pictures
-from fbr.segment import LONG_SIDE, MOST, segment
+from fbr.segment import LONG_SIDE, MOST, main, segment
+from fbr.workspace import Workspace
 
 
 def photograph(height: int, width: int) -> np.ndarray:
@@ -38,6 +40,23 @@ def test_each_image_has_a_line_and_all_go_where_they_are_sent(tmp_path, capsys):
     assert cli.main(["segment", *images, "--out", str(tmp_path / "new" / "place")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert len(list((tmp_path / "new/place").iterdir())) == 4
+
+
+@pytest.mark.parametrize("out", ["../d", "link", "."])
+def test_no_photograph_that_is_given_is_written_over(tmp_path, monkeypatch, out):
+    """However the folder is spelled that it lies in."""
+    place = tmp_path / "d"
+    place.mkdir()
+    (place / "link").symlink_to(".")
+    for name in ("q.jpg", "q_overlay.jpg"):
+        pictures.write_jpeg(place / name, np.full((8, 9, 3), 90, np.uint8))
+    before = (place / "q_overlay.jpg").read_bytes()
+    monkeypatch.chdir(place)
+    with pytest.raises(Refusal, match=r"is given, and what is made of q\.jpg"):
+        main(["q.jpg", "q_overlay.jpg", "--out", out], Workspace())
+    with pytest.raises(Refusal, match="two images have one name"):
+        main(["q.jpg", "link/q.jpg"], Workspace())
+    assert (place / "q_overlay.jpg").read_bytes() == before
 
 
 def test_a_photograph_on_its_side_has_upright_regions(tmp_path, capsys):

@@ -118,11 +118,22 @@ def test_a_killed_run_goes_on(make, folder, monkeypatch, killed_at):
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "kit/../../evil", "/tmp/evil-of-a-test", "..\\evil", "C:evil", "kit/" + "x" * 250],
+    [
+        "../evil",
+        "kit/../../evil",
+        "/tmp/evil-of-a-test",
+        "..\\evil",
+        "C:evil",
+        "kit/" + "x" * 250,
+        "x" * 300 + "/a.txt",
+        "x" * 150 + "/" + "/".join(["y" * 150] * 8),
+        "kit/a.partial",
+        ".a.tar.partial/a",
+    ],
 )
 def test_a_name_that_leads_elsewhere_condemns_the_archive(make, folder, name):
     archive = make(FILES | {name: b"evil"})
-    with pytest.raises(Refusal, match="no file below the folder") as refused:
+    with pytest.raises(Refusal, match="no name of a file below") as refused:
         unpack(archive, folder)
     assert "\n" not in str(refused.value)
     assert nothing_but(archive, folder)
@@ -199,6 +210,17 @@ def test_what_is_no_archive_is_refused(tmp_path, folder, content):
 @pytest.mark.parametrize("name", ["a.tgz", "a.zip"])
 def test_a_bomb_is_refused(tmp_path, folder, name):
     archive = MAKERS[name](tmp_path / name, {"kit/zeros": b"\0" * 5_000_000})
+    with pytest.raises(Refusal, match="more than 50 times its size"):
+        unpack(archive, folder)
+    assert nothing_but(archive, folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_members_without_end_are_a_bomb_too(tmp_path, folder, kind):
+    infos = [tarfile.TarInfo(f"kit/{number}") for number in range(10_000)]
+    for info in infos:
+        info.type = kind
+    archive = tar(tmp_path / "a.tgz", FILES, *infos)
     with pytest.raises(Refusal, match="more than 50 times its size"):
         unpack(archive, folder)
     assert nothing_but(archive, folder)

@@ -50,6 +50,26 @@ def test_equal_maps_are_equal_bytes_at_any_time(file, monkeypatch):
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_neither_written_nor_read(file, value):
+    spoilt = example()
+    spoilt.cam[1, 2, 3] = value
+    with pytest.raises(Refusal, match="maps of id '2007_000032' hold NaN or infinity"):
+        maps.write(file, spoilt)
+    assert not file.exists()
+    with open(file, "wb") as raw:
+        np.savez(raw, keys=spoilt.keys, cam=spoilt.cam, size=np.array(spoilt.size))
+    with pytest.raises(Refusal, match=r"2007_000032\.npz: holds NaN or infinity"):
+        maps.read(file)
+
+
+def test_maps_of_another_image_are_refused(file):
+    maps.write(file, example(size=(24, 28)))
+    assert maps.read(file, (24, 28)).size == (24, 28)
+    with pytest.raises(Refusal, match="of 28×24 pixels, expected 24×28; run its stage again"):
+        maps.read(file, (28, 24))
+
+
 def test_a_missing_file_names_the_id(file):
     with pytest.raises(Refusal, match="missing, expected the maps of id '2007_000032'"):
         maps.read(file)
@@ -95,7 +115,7 @@ def test_a_broken_file_names_the_id(file, kind):
 def test_shapes_that_do_not_belong_together_are_refused(file, keys, cam, size):
     with file.open("wb") as raw:
         np.savez(raw, keys=np.zeros(keys), cam=np.zeros(cam), size=np.zeros(size))
-    with pytest.raises(Refusal, match=r"expected \(k,\), \(k, h, w\) and \(2,\)"):
+    with pytest.raises(Refusal, match=r"expected \(k,\), float16 \(k, h, w\) and \(2,\)"):
         maps.read(file)
 
 

@@ -279,6 +279,41 @@ def test_a_mask_with_a_wrong_checksum_is_told(archive):
     assert line.startswith(f"{INSIDE}/a.png cannot be read as PNG (")
 
 
+def chunked(content: bytes, rows: int, interlaced: bool = False) -> bytes:
+    """A PNG of the size of this one, whose pixels are so many rows of zeros, checksums and all."""
+    width = int.from_bytes(content[16:20])
+    header = content[16:28] + bytes([interlaced])
+    parts = [b"IHDR" + header, b"PLTE" + pictures.PALETTE]
+    depth_8 = bytes(rows * (1 + width)) if not interlaced else bytes(rows)
+    parts += [b"IDAT" + zlib.compress(depth_8), b"IEND"]
+    chunks = [len(p[4:]).to_bytes(4) + p + zlib.crc32(p).to_bytes(4) for p in parts]
+    return content[:8] + b"".join(chunks)
+
+
+def test_a_mask_that_lacks_rows_is_told(archive):
+    """Pillow reads it as a picture whose lower half is background."""
+    whole = png(np.arange(24).reshape(4, 6) % 3)
+    assert whole[24] == 8
+    assert found(packed(archive, **FINE | {"a": chunked(whole, 4)})) == []
+    (line,) = found(packed(archive, **FINE | {"a": chunked(whole, 3)}))
+    assert line == f"{INSIDE}/a.png cannot be read as PNG (it lacks rows)"
+
+
+def test_an_interlaced_mask_is_fine_if_it_is_whole(archive):
+    """Bytes of its passes by hand: a row is a filter byte and its pixels."""
+    whole = png(np.arange(24).reshape(4, 6) % 3)
+    # Of 6×4 pixels, columns × rows: 1×1, 1×1, none below row 4, 2×1, 3×1, 3×2 and 6×2.
+    bytes_in_all = 2 + 2 + 2 + 4 + 2 * 4 + 2 * 7
+    assert found(packed(archive, **FINE | {"a": chunked(whole, bytes_in_all, True)})) == []
+    (line,) = found(packed(archive, **FINE | {"a": chunked(whole, bytes_in_all - 1, True)}))
+    assert line.startswith(f"{INSIDE}/a.png cannot be read as PNG (")
+
+
+def test_colours_that_no_pixel_has_may_be_any(archive):
+    palette = pictures.PALETTE[:9] + bytes(759)
+    assert found(packed(archive, **FINE | {"a": with_palette(FINE["a"], palette)})) == []
+
+
 def test_a_long_name_is_packed_too(archive, tmp_path):
     name = "n" * 150
     pictures.write_mask(tmp_path / "pred" / f"{name}.png", np.zeros((4, 6), np.uint8))

@@ -74,6 +74,16 @@ def test_a_truncated_file_is_refused(file, part):
         weights.read(file)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(file, value):
+    network = nn.Linear(3, 2)
+    with torch.no_grad():
+        network.weight[1, 2] = value
+    weights.write(file, network)
+    with pytest.raises(Refusal, match="tensor 'weight' holds NaN or infinity"):
+        weights.read(file)
+
+
 def test_a_pickle_is_refused(file):
     torch.save(network().state_dict(), file)
     with pytest.raises(Refusal, match="cannot be read as safetensors"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fbr.errors import Refusal
 from fbr.files import pictures, weights
 from fbr.files.tables import read_json, write_json
 from fbr.metrics.scores import Scores
@@ -114,6 +115,15 @@ def test_crfs_in_processes_of_their_own_write_the_same(evaluation, monkeypatch):
     assert started == [job.threads]
     assert read_json(job.out("metrics.json")) == alone
     assert all(np.array_equal(mask, kept[name]) for name, mask in predictions(job).items())
+
+
+def test_a_network_that_answers_with_nan_is_refused():
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            return images.log() * 0
+
+    with pytest.raises(Refusal, match="the network answers with NaN"):
+        segmenting.probabilities(Broken(), np.zeros((1, 8, 8, 3), np.uint8), [PLAIN], False)
 
 
 def test_a_process_for_crfs_does_without_torch():
