@@ -25,7 +25,7 @@ from fbr.workspace import Workspace
 
 IMAGES = 4
 SIDE = 84  # of a tile at most, in pixels
-LABEL, HEADING, GAP = 250, 22, 4  # of a line's name, of the names of classes, between tiles
+LABEL, NAME, GAP = 250, 18, 4  # of a line's name, of a class's, between tiles
 SHOWN = {
     "cam_eval": ("cam_infer", "cams"),
     "mask_eval": ("irn_infer", "masks"),
@@ -75,15 +75,16 @@ def sheet(data: Prepared, shown: list[Entry], folders: list[tuple[str, Path]]) -
             for label, folder in folders
         ),
     ]
-    size = (LABEL + len(shown) * (SIDE + GAP), HEADING + len(lines) * (SIDE + GAP))
+    heading = NAME * max(len(entry.classes) for entry in shown)
+    size = (LABEL + len(shown) * (SIDE + GAP), heading + len(lines) * (SIDE + GAP))
     canvas = Image.new("RGB", size, DARK["paper"])
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     for column, entry in enumerate(shown):
-        classes = ", ".join(data.classes[c] for c in entry.classes)
-        where = (LABEL + column * (SIDE + GAP), HEADING / 2)
-        draw.text(where, classes, DARK["ink"], font, anchor="lm")
+        for place, name in enumerate(data.classes[c] for c in entry.classes):
+            where = (LABEL + column * (SIDE + GAP), NAME * (place + 0.5))
+            draw.text(where, name, DARK["ink"], font, anchor="lm")
     for number, (label, tiles) in enumerate(lines):
-        top = HEADING + number * (SIDE + GAP)
+        top = heading + number * (SIDE + GAP)
         draw.text((GAP, top + SIDE / 2), label, DARK["ink"], font, anchor="lm")
         for column, small in enumerate(tiles):
             picture = Image.fromarray(small)
