@@ -104,6 +104,7 @@ def test_any_size_comes_back_as_it_was(size):
         (["x.jpg", "./x_overlay.jpg"], "x_overlay.jpg: is given, and what is made of x.jpg"),
         (["x.jpg", "--least", "nan"], "found --least nan, expected a likeness"),
         (["x.jpg", "--out", "no.txt"], "no.txt: is a file, expected a folder"),
+        (["."], r"\.: is a folder, expected photographs"),
     ],
 )
 def test_what_cannot_be_segmented_is_refused(words, said, capsys, tmp_path, monkeypatch):
