@@ -467,6 +467,8 @@ class CamInfer(Strict):
     scales: Scales
     flip: bool
     cells: bool = False  # draw maps half a stride lower than they lie, as in the published codes
+    # To which maps in 0…1 are raised: brings their threshold to those that masks are made with.
+    power: Positive = 1.0
 
 
 class AmnTrain(CamTrain):

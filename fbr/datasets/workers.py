@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,7 @@ def single_threaded(processes: int, stage: str) -> Iterator[ProcessPoolExecutor]
     try:
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
             try:
+                _start_deaf(pool, processes)
                 yield pool
             except BrokenProcessPool:
                 raise Refusal(
@@ -54,3 +56,17 @@ def single_threaded(processes: int, stage: str) -> Iterator[ProcessPoolExecutor]
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _start_deaf(pool: ProcessPoolExecutor, processes: int) -> None:
+    """Start the processes so that Ctrl-C reaches this one alone, which tells them to end.
+
+    What they import before any code of ours runs would end in a traceback, and a pool that is
+    interrupted between a process and its place in the list of them waits for ever.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    try:
+        for _ in range(processes):
+            pool.submit(int)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -52,7 +52,8 @@ def write_maps(
     for entry, image in counted(read_ahead(todo, job.data.image), job.stage, len(todo)):
         keys = np.array(entry.classes, np.uint8)
         ids = torch.from_numpy(keys).long().to(here)
-        cam = make(network, partial(mean, images=image[None]), entry, ids).cpu().numpy()
+        cam = make(network, partial(mean, images=image[None]), entry, ids)
+        cam = cam.pow(numbers.power).cpu().numpy()
         maps.write(folder / f"{entry.id}.npz", maps.Maps(keys, cam, (entry.height, entry.width)))
         empty += bool(entry.classes) and not cam.any()
     if empty > MOST * len(todo):

@@ -115,7 +115,7 @@ class Activations(Finder):
         return [self._maps(entry, seen, keys) for entry, seen, keys in rows]
 
     def _maps(self, entry: Entry, found: Tensor, keys: Tensor) -> maps.Maps:
-        cam = self.network.finish(found, keys).cpu().numpy()
+        cam = self.network.finish(found, keys).pow(self.numbers.power).cpu().numpy()
         return maps.Maps(keys.cpu().numpy(), cam, (entry.height, entry.width))
 
     def write(self, file: Path, entry: Entry, found: maps.Maps) -> None:

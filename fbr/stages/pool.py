@@ -12,6 +12,8 @@ Item = TypeVar("Item")
 
 def each(work: Callable[[Item], None], todo: list[Item], processes: int) -> Iterator[None]:
     """Run over all images, in any order."""
+    if not todo:  # processes would start for nothing
+        return
     with single_threaded(processes, "the stage") as pool:
         for future in as_completed([pool.submit(work, item) for item in todo]):
             yield future.result()

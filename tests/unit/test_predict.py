@@ -345,3 +345,18 @@ def test_a_line_is_said_once_however_many_commands_ran(place, capsys):
     for _ in range(2):
         assert predict("net", "photographs/a.png") == 0
         assert capsys.readouterr().err.count("1 images to do") == 1
+
+
+def test_maps_are_raised_to_the_power_of_the_numbers(place):
+    untrained.write(place / "net", "cam_train")
+    assert predict("net", "photographs", "--class", "cat") == 0
+    assert (
+        predict("net", "photographs", "--class", "cat", "--out", "squared", "--set", "power=2") == 0
+    )
+    for id in "abcd":
+        plain, squared = (
+            maps.read(place / f"{folder}/cams/{id}.npz").cam
+            for folder in ("predictions", "squared")
+        )
+        assert np.abs(plain**2 - squared).max() < 2e-3
+    assert np.abs(plain - squared).max() > 0.02

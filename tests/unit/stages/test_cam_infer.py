@@ -40,3 +40,19 @@ def test_maps_lie_where_positions_do_or_in_cells(trained, cells):
         expected = network.finish(mean[0], torch.tensor(entry.classes, dtype=torch.long))
         assert found.cam.shape == expected.shape
         assert np.abs(found.cam - expected.numpy()).max(initial=0) < 2e-3
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_a_power_moves_thresholds_and_nothing_else(trained, power):
+    """Where maps lie above t they lie above t^p once they are raised to p."""
+    made, _ = trained
+    plain = {}
+    for p in (1.0, power):
+        made.numbers = made.numbers.model_copy(update={"also": "val", "power": p})
+        cam_infer.run(made)
+        plain[p] = [maps.read(made.out("cams") / f"{e.id}.npz").cam for e in ENTRIES]
+    for before, after in zip(plain[1.0], plain[power], strict=True):
+        assert np.abs(before**power - after).max(initial=0) < 2e-3
+        if before.size:
+            assert np.abs(before - after).max() > 0.02
+            assert before.max() == after.max() == 1

@@ -1,5 +1,12 @@
 """Work over images in processes: what comes back, what waits, what fails."""
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
 import pytest
 
 from fbr.stages import pool
@@ -41,3 +48,38 @@ def test_what_fails_ends_the_work(tmp_path):
 
     with pytest.raises(OSError, match="no more images"):
         list(pool.streamed(noted, broken(), 2))
+
+
+@pytest.mark.parametrize("later", [0.1, 3.0])
+def test_ctrl_c_shows_nothing_of_the_workers(tmp_path, later):
+    """Neither while they start nor while they work; the terminal sends it to all processes."""
+    (tmp_path / "slow.py").write_text("import time\n\n\ndef work(_): time.sleep(0.1)\n")
+    (tmp_path / "main.py").write_text(
+        textwrap.dedent(
+            """
+            import slow
+            from fbr.stages import pool
+
+            if __name__ == "__main__":
+                print("ready", flush=True)
+                try:
+                    list(pool.each(slow.work, list(range(1000)), 2))
+                except KeyboardInterrupt:
+                    print("stopped", flush=True)
+            """
+        )
+    )
+    process = subprocess.Popen(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("stopped\n", "", 0)
