@@ -3,11 +3,15 @@
 import multiprocessing
 import os
 import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from itertools import islice
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
 
 from fbr.errors import Refusal
 
@@ -29,23 +33,53 @@ def in_order(work: Callable[[Item], Made], items: list[Item], processes: int) ->
     if processes == 1 or len(items) < FEW:
         yield from map(work, items)
         return
-    with single_threaded(processes, "prepare") as pool:
-        yield from pool.map(work, items, chunksize=CHUNK)
+    rest = iter(items)
+    chunks = iter(lambda: list(islice(rest, CHUNK)), [])
+    for made in pooled(_Each(work), chunks, processes, 4 * processes, "prepare"):
+        yield from made
+
+
+class _Each:
+    """A function over all items of a chunk."""
+
+    def __init__(self, work: Callable[[Item], Made]) -> None:
+        self.work = work
+
+    def __call__(self, chunk: list[Item]) -> list[Made]:
+        return [self.work(item) for item in chunk]
+
+
+def pooled(
+    work: Callable[[Item], Made], items: Iterable[Item], processes: int, ahead: int, stage: str
+) -> Iterator[Made]:
+    """Yield what `work` makes of each item, in order; of items, `ahead` and one are under way."""
+    with _single_threaded(processes, stage) as submit:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextmanager
-def single_threaded(processes: int, stage: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes of one thread each, started fresh; what is left is dropped at the end."""
+def _single_threaded(processes: int, stage: str) -> Iterator[Callable[..., Future]]:
+    """How to submit to processes of one thread each, started fresh; what is left is dropped."""
     # More matrix threads would only be in each other's way.
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     context = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
     try:
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+
+            def submit(*call: Any) -> Future:
+                with _uninterrupted():
+                    return pool.submit(*call)
+
             try:
-                _start_deaf(pool, processes)
-                yield pool
+                yield submit
             except BrokenProcessPool:
                 raise Refusal(
                     f"a worker died, most likely for want of memory; {processes} ran at once: give "
@@ -58,15 +92,26 @@ def single_threaded(processes: int, stage: str) -> Iterator[ProcessPoolExecutor]
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _start_deaf(pool: ProcessPoolExecutor, processes: int) -> None:
-    """Start the processes so that Ctrl-C reaches this one alone, which tells them to end.
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: amid a submission it would leave a lock held, and the pool in wait for it.
 
-    What they import before any code of ours runs would end in a traceback, and a pool that is
-    interrupted between a process and its place in the list of them waits for ever.
+    Processes that are started here are deaf to it for good, and show no tracebacks: the one that
+    started them tells them to end.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        for _ in range(processes):
-            pool.submit(int)
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Watch, in a worker, for the end of its parent, which may be killed without a word."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -50,9 +51,9 @@ def test_what_fails_ends_the_work(tmp_path):
         list(pool.streamed(noted, broken(), 2))
 
 
-@pytest.mark.parametrize("later", [0.1, 3.0])
-def test_ctrl_c_shows_nothing_of_the_workers(tmp_path, later):
-    """Neither while they start nor while they work; the terminal sends it to all processes."""
+@pytest.fixture
+def at_work(tmp_path):
+    """A process whose workers have much to do; the first thing that it says is "ready"."""
     (tmp_path / "slow.py").write_text("import time\n\n\ndef work(_): time.sleep(0.1)\n")
     (tmp_path / "main.py").write_text(
         textwrap.dedent(
@@ -63,7 +64,9 @@ def test_ctrl_c_shows_nothing_of_the_workers(tmp_path, later):
             if __name__ == "__main__":
                 print("ready", flush=True)
                 try:
-                    list(pool.each(slow.work, list(range(1000)), 2))
+                    for count, _ in enumerate(pool.each(slow.work, list(range(1000)), 2)):
+                        if count == 0:
+                            print("begun", flush=True)
                 except KeyboardInterrupt:
                     print("stopped", flush=True)
             """
@@ -79,7 +82,25 @@ def test_ctrl_c_shows_nothing_of_the_workers(tmp_path, later):
         start_new_session=True,
     )
     assert process.stdout.readline() == "ready\n"
-    time.sleep(later)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (out, err, process.returncode) == ("stopped\n", "", 0)
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("later", [0.0, 0.05, 0.1, None])
+def test_ctrl_c_ends_the_work_and_shows_nothing_of_the_workers(at_work, later):
+    """Neither while they start nor while they work; the terminal sends it to all processes."""
+    if later is None:
+        assert at_work.stdout.readline() == "begun\n"
+    else:
+        time.sleep(later)
+    os.killpg(at_work.pid, signal.SIGINT)
+    out, err = at_work.communicate(timeout=60)
+    assert (out, err, at_work.returncode) == ("stopped\n", "", 0)
+
+
+def test_workers_end_with_a_parent_that_is_killed(at_work):
+    assert at_work.stdout.readline() == "begun\n"
+    at_work.kill()
+    # Workers hold its output open, which ends when the last of them has.
+    assert at_work.communicate(timeout=30)[0] == ""
