@@ -40,8 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        where = f" writing {error.filename}" if error.filename else ""
-        print(f"fbr: {error.strerror}{where}; make room or choose another place", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"fbr: {where}{error.strerror}; make room or leave to read and write it, or choose "
+            "another place",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

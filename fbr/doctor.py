@@ -78,6 +78,8 @@ def _gpu() -> str:
 
 
 def _precision() -> str:
+    if not importlib.util.find_spec("torch"):
+        return "unknown without torch; pip install -e ."
     import torch
 
     from fbr.nets.precision import has_bfloat16

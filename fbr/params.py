@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^\w+$")]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 Grid = Literal["image", "logits"]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Counts = Annotated[list[Count], Field(min_length=1)]
@@ -693,8 +693,8 @@ class InstBlock(Strict):
 class Run(Strict):
     """The matrix that DVC runs; Snakemake can be asked for anything else by its path."""
 
-    data: list[Name]
-    seed: list[Name]
+    data: Annotated[list[Name], Field(min_length=1)]
+    seed: Annotated[list[Name], Field(min_length=1)]
     base: list[Name]
     amn: list[Name]
     cam: list[Name]
@@ -833,20 +833,19 @@ class _Loader(yaml.SafeLoader):
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise Refusal(f"params.yaml: line {line}: a key must be one word")
+                raise Refusal(f"{self.name}: line {line}: a key must be one word")
             if key.tag == "tag:yaml.org,2002:merge":
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif key.value in own:
-                raise Refusal(
-                    f"params.yaml: line {line}: key '{key.value}' is given twice; keep one"
-                )
+                said = f"key '{key.value}' is given twice; keep one"
+                raise Refusal(f"{self.name}: line {line}: {said}")
             else:
                 own[key.value] = key, value
         found = {}
         for source in reversed(merged):
             if not isinstance(source, yaml.MappingNode):
                 line = source.start_mark.line + 1
-                raise Refusal(f"params.yaml: line {line}: found no block to merge behind '<<'")
+                raise Refusal(f"{self.name}: line {line}: found no block to merge behind '<<'")
             self.flatten_mapping(source)
             found |= {key.value: (key, value) for key, value in source.value}
         node.value = [*(found | own).values()]
@@ -877,9 +876,19 @@ def read(path: Path | str = "params.yaml") -> dict:
     if not path.is_file():
         raise Refusal(f"{path}: not found; run from the folder that holds params.yaml and dvc.yaml")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return value(path.read_text(encoding="utf-8"), path.name)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refusal(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def value(text: str, where: str) -> Any:
+    """What a piece of YAML says, as in params.yaml."""
+    loader = _Loader(text)
+    loader.name = where
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def check(raw: object, model: type[BaseModel], where: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from fbr import engines
+from fbr import engines, params
 from fbr.workspace import Workspace
 
 
@@ -79,7 +79,7 @@ def _number(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     try:
         if key and equals:
-            return key, yaml.safe_load(value)
+            return key, params.value(value, "--set")
     except yaml.YAMLError:
         pass
     raise argparse.ArgumentTypeError(f"found {text!r}, expected KEY=VALUE")

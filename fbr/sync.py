@@ -103,5 +103,6 @@ def _ask(workspace: Workspace, *command: str) -> str:
     )
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-        raise Refusal(f"{command[0]} {command[1]} failed: {lines[-1]}")
+        said = next((line for line in lines if line.startswith("ERROR")), lines[-1])  # as DVC does
+        raise Refusal(f"{command[0]} {command[1]} failed: {said}")
     return result.stdout

@@ -8,7 +8,7 @@ from unicodedata import normalize
 import numpy as np
 
 from fbr.datasets import saliency
-from fbr.datasets.prepared import Built, Entry, checked_ids
+from fbr.datasets.prepared import VOID, Built, Entry, checked_ids
 from fbr.datasets.workers import Watched, unwatched
 from fbr.errors import Refusal, nearest
 from fbr.files import pictures
@@ -90,9 +90,9 @@ def _rows(source: FolderSource, table: Path) -> dict[str, dict]:
     listed = list(read_users_csv(table))
     firm = any(FIRM.search(row.get("labels") or "") for _, row in listed)
     for number, row in listed:
-        if row.get("id") is None or row.get("labels") is None:
+        if lacking := [name for name in ("id", "labels") if row.get(name) is None]:
             raise Refusal(
-                f"{table}: line {number} has the columns {', '.join(map(str, row))}; expected id, "
+                f"{table}: line {number} has nothing in the column {lacking[0]}; expected id, "
                 "labels, and split where there are several"
             )
         id = _stem(_composed(row["id"]))
@@ -137,6 +137,17 @@ def _stem(name: str) -> str:
 
 def _names(source: FolderSource, rows: dict[str, dict], table: Path) -> list[str]:
     """Class names by id."""
+    names = _named(source, rows, table)
+    if len(names) > VOID:
+        where = table if source.classes is None else "params.yaml: classes"
+        raise Refusal(
+            f"{where}: found {len(names) - 1} classes, expected at most {VOID - 1}: ids are of 8 "
+            f"bits, 0 is the background and {VOID} is void"
+        )
+    return names
+
+
+def _named(source: FolderSource, rows: dict[str, dict], table: Path) -> list[str]:
     used = sorted({name for row in rows.values() for name in row["labels"]})
     if source.classes is None:
         if source.masks:

@@ -99,11 +99,19 @@ def _uninterrupted() -> Iterator[None]:
     Processes that are started here are deaf to it for good, and show no tracebacks: the one that
     started them tells them to end.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came, handler = [], None
+    if threading.current_thread() is threading.main_thread():
+        # A thread of some library may take the signal in spite of the mask, which is this one's.
+        handler = signal.signal(signal.SIGINT, lambda *how: came.append(how))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[0])
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,10 @@ PARTIAL = ".partial"  # ends the name of what is half written
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield `path.partial` to write to; it becomes `path` at the end, unless an error came."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError):  # a file has that name, or /proc is asked
+        raise Refusal(f"{path.parent}: cannot be a folder, expected one to write to") from None
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial

@@ -158,7 +158,8 @@ def _shown(name: str) -> str:
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     """A tar archive, gzipped or not."""
     if not archive.is_file():
-        raise Refusal(f"{archive}: not found; name a .tar.gz of masks")
+        found = "is a folder" if archive.is_dir() else "not found"
+        raise Refusal(f"{archive}: {found}; name a .tar.gz of masks")
     with open(archive, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

@@ -54,6 +54,8 @@ def score(job: Job, entries: list[Entry]) -> None:
         "images": len(entries),
         "scales": infer.scales,
         "flip": infer.flip,
+        **({} if infer.power == 1 else {"power": infer.power}),
+        **({"cells": True} if infer.cells else {}),
         "crf": False,
         **also,
     }

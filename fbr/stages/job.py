@@ -122,14 +122,18 @@ def tracked(job: Job) -> Iterator[Job]:
 
     What a killed run left in state/ is kept for the next one, and removed when the work is done.
     """
-    record = _Record(job)
+    alone = job.stage in ("prepare", "report")
+    behind = {} if alone else _upstream(job)
+    record = _Record(job, {name: run["asked"] for name, run in behind.items() if "asked" in run})
     run = track.Run(0)  # records nothing
-    if job.stage not in ("prepare", "report"):
+    if not alone:
         info = track.RunInfo(
             stage=job.stage,
             axes=job.axes,
             params=job.numbers.model_dump(mode="json"),
-            tags={"upstream_runs": " ".join(_upstream(job))},
+            tags={
+                "upstream_runs": " ".join(id for r in behind.values() if (id := r["mlflow_run"]))
+            },
         )
         run = track.start(job.workspace.root, info, resume=record.interrupted)
     with _lines() as lines:
@@ -148,8 +152,9 @@ def tracked(job: Job) -> Iterator[Job]:
 class _Record:
     """run.json: what differs from run to run, so it is no declared output."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.file = job, job.beside / "run.json"
+    def __init__(self, job: Job, read: dict[str, str]) -> None:
+        """read: what was asked of the runs that made what this one reads, by their folders."""
+        self.job, self.file, self.read = job, job.beside / "run.json", read
         self.started = time.time()
         self.seconds: float | None = None
         self.key = job.key()
@@ -192,6 +197,7 @@ class _Record:
                 **self.job.axes,
                 "key": self.key,
                 "asked": self.job.asked,
+                "read": self.read,
                 "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
                 "seconds": self.seconds if self._ended else None,
                 "continued": self.continued,
@@ -235,11 +241,13 @@ def _versions() -> dict[str, str]:
     return {n: sys.modules[n].__version__ for n in ("numpy", "torch") if n in sys.modules}
 
 
-def _upstream(job: Job) -> list[str]:
-    """MLflow ids of the runs that made what this one reads."""
+def _upstream(job: Job) -> dict[str, dict[str, Any]]:
+    """Folder in the workspace → run.json of the runs that made what this one reads."""
     stages, blocks = pipeline.load(job.workspace.pipeline), params.read(job.workspace.params)
     stage = next(stage for stage in stages if stage.name == job.stage)
     read = [dep.format(**job.axes) for dep in stage.deps if not dep.endswith(".py")]
     writers = [pipeline.writer(path, stages, blocks) for path in read]
-    records = {job.workspace.beside(writer.name, axes) / "run.json" for writer, axes in writers}
-    return [run for r in sorted(records) if r.is_file() and (run := read_json(r)["mlflow_run"])]
+    root = job.workspace.root
+    folders = sorted({job.workspace.beside(writer.name, axes) for writer, axes in writers})
+    files = {str(folder.relative_to(root)): folder / "run.json" for folder in folders}
+    return {name: read_json(file) for name, file in files.items() if file.is_file()}

@@ -54,7 +54,7 @@ def predict(
     shown = _ids(asked.classes, stage, described["classes"])
     told = numbers.model_dump_json(exclude=UNUSED)
     network = (model, model.with_name("model.json"))
-    place = Place(asked, kind, fingerprint(told, shown, *network, *code()))
+    place = Place(asked, kind, fingerprint(told, shown, *network, *code()), paths)
     todo = [e for e in entries if not place.has(e, paths[e.id])]
     log.info("predict: %d of %d images to do", len(todo), len(entries))
     if todo:
@@ -122,16 +122,24 @@ def _ids(names: list[str], stage: str, classes: list[str]) -> list[int]:
 class Place:
     """The folder of results; each file is there whole or not at all, and younger than its image."""
 
-    def __init__(self, asked: Asked, kind: type[Finder], key: str) -> None:
+    def __init__(self, asked: Asked, kind: type[Finder], key: str, paths: dict[str, Path]) -> None:
         self.folder, self.kind, self.key = asked.folder, kind, key
+        self.images = {id: str(path.resolve()) for id, path in paths.items()}
         self.patterns = [kind.file, *(["overlays/{id}.jpg"] if asked.overlays else [])]
         self.note = self.folder / "predict.json"
         if self.note.is_file():
-            if read_json(self.note).get("key") != key:
+            earlier = read_json(self.note)
+            if earlier.get("key") != key:
                 raise Refusal(
                     f"{self.folder}: found results of another network, of other numbers or of "
                     "another version; remove it, or name another folder (--out)"
                 )
+            for id, known in earlier["images"].items():
+                if self.images.setdefault(id, known) != known:
+                    raise Refusal(
+                        f"{self.folder}: found what is in {known}, which has the name of "
+                        f"{self.images[id]}; name another folder (--out)"
+                    )
         elif self.folder.exists() and not (self.folder.is_dir() and self._unused()):
             raise Refusal(
                 f"{self.folder}: found other things here, expected an empty or a new folder (--out)"
@@ -155,6 +163,7 @@ class Place:
             "stage": described["stage"],
             **numbers.model_dump(mode="json", exclude=UNUSED),
             "classes": dict(enumerate(described["classes"])),
+            "images": self.images,
             "fbr": __version__,
         }
         write_json(self.note, note)

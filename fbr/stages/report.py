@@ -119,11 +119,20 @@ class Upstream:
             asked = replace(self.job, stage=stage.name, axes=axes).asked
         except Refusal:  # its block is gone from params.yaml
             return True
-        record = self.job.workspace.beside(stage.name, axes) / "run.json"
-        if record.is_file() and read_json(record).get("asked", asked) != asked:
+        record = _record(self.job.workspace.beside(stage.name, axes))
+        if record.get("asked", asked) != asked:
             return True
+        # What it read may have been made anew since, with numbers that it has not seen.
+        for folder, then in record.get("read", {}).items():
+            if _record(self.job.workspace.root / folder).get("asked", then) != then:
+                return True
         reads = [dep.format(**axes) for dep in stage.deps if not dep.endswith(".py")]
         return any(self._changed(dep) for dep in reads)
+
+
+def _record(folder: Path) -> dict:
+    file = folder / "run.json"
+    return read_json(file) if file.is_file() else {}
 
 
 def score_table(scores: pd.DataFrame) -> Table:
@@ -168,6 +177,8 @@ def _how(metrics: pd.Series, alone: bool) -> str:
         said.append(
             f"{scales} scale{'s' if scales > 1 else ''}{', flip' if metrics['flip'] else ''}"
         )
+    if "power" in metrics:
+        said.append(f"maps^{metrics['power']:g}")
     if "crf" in metrics:
         said.append("CRF" if metrics["crf"] else "no CRF")
     if alone and "miou_low" in metrics:

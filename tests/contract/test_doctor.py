@@ -83,3 +83,12 @@ def test_an_output_that_the_code_does_not_know_is_refused(folder):
     file.write_text(file.read_text().replace("cam_eval/curve.csv", "cam_eval/curves.csv"))
     with pytest.raises(Refusal, match=r"dvc.yaml: cam_eval: outputs differ .*curves\.csv"):
         doctor.main([], Workspace(folder))
+
+
+def test_a_missing_torch_is_told(folder, capsys, monkeypatch):
+    known = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name == "torch" else known(name)
+    )
+    assert doctor.main([], Workspace(folder)) == 0
+    assert "numbers    unknown without torch" in capsys.readouterr().out

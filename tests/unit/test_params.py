@@ -289,6 +289,17 @@ def test_what_is_no_mapping_is_refused(write, text, said):
         params.load(write(text))
 
 
+def test_a_mistake_is_of_the_file_that_it_is_in(tmp_path):
+    (tmp_path / "study.yaml").write_text("rows: 1\nrows: 2\n")
+    with pytest.raises(Refusal, match="^study.yaml: line 2: key 'rows' is given twice"):
+        params.read(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("key", ["run.data", "run.seed"])
+def test_a_matrix_of_nothing_is_refused(key):
+    assert refusal(key, []).startswith(f"{key}: found []: List should have at least 1 item")
+
+
 def test_what_is_no_text_is_refused(tmp_path):
     file = tmp_path / "params.yaml"
     file.write_bytes(b"run: \xff\xfe")

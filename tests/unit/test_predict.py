@@ -360,3 +360,35 @@ def test_maps_are_raised_to_the_power_of_the_numbers(place):
         )
         assert np.abs(plain**2 - squared).max() < 2e-3
     assert np.abs(plain - squared).max() > 0.02
+
+
+def test_another_photograph_of_the_same_name_is_refused(place, capsys):
+    untrained.write(place / "net", "seg_train")
+    untrained.photographs(place / "others", (20, 30))
+    assert predict("net", "photographs/a.png") == 0
+    assert predict("net", "photographs/b.png") == 0
+    before = files(place / "predictions")
+    assert predict("net", "others/a.png") == 2
+    said = capsys.readouterr().err
+    assert str(place / "photographs/a.png") in said
+    assert str(place / "others/a.png") in said
+    assert files(place / "predictions") == before
+    assert predict("net", "photographs") == 0
+    note = read_json(place / "predictions/predict.json")
+    assert note["images"] == {id: str(place / f"photographs/{id}.png") for id in "abcd"}
+
+
+def test_numbers_are_read_as_in_params_yaml(place):
+    untrained.write(place / "net", "cam_train")
+    assert predict("net", "photographs", "--class", "cat", "--set", "power=5e-1") == 0
+    assert read_json(place / "predictions/predict.json")["power"] == 0.5
+
+
+@pytest.mark.parametrize("size", [(2, 700), (1, 400), (400, 1)])
+def test_instances_are_sought_in_a_very_long_image(place, size):
+    untrained.photographs(place / "long", size)
+    untrained.write(place / "net", "wsis_train")
+    assert predict("net", "long", "--set", "score=0.0") == 0
+    found = read_json(place / "predictions/detections.json")
+    assert found
+    assert all(decode(record["segmentation"]).shape == size for record in found)

@@ -178,6 +178,23 @@ def test_a_seed_of_earlier_numbers_does_not_count(home, leave, numbers):
     assert (row["measured"], row["seeds"], row["verdict"]) == ("70.0", "1", "within")
 
 
+def test_a_score_of_what_has_been_made_anew_with_other_numbers_since_does_not_count(
+    home, leave, numbers
+):
+    """Masks may be new under an old score, where an engine was asked for masks alone."""
+    axes = {"seed": "s0"} | AXES
+    asked = Job("seg_eval", axes, numbers, home, threads=1).asked
+    trained = Job("seg_train", axes, numbers, home, threads=1)
+    run = {"stage": "seg_eval", "asked": asked, "seconds": 3.0, "mlflow_run": None}
+    folder = trained.beside.relative_to(home.root)
+    val(leave, "s0", 0.7, run | {"read": {str(folder): trained.asked}})
+    assert cells(home)[1]["measured"] == "70.0"
+    write_json(home.root / folder / "run.json", {"asked": trained.asked, "mlflow_run": None})
+    assert cells(home)[1]["measured"] == "70.0"
+    val(leave, "s0", 0.7, run | {"read": {str(folder): "earlier numbers"}})
+    assert cells(home)[1]["verdict"] == "outdated"
+
+
 @pytest.fixture(scope="module")
 def numbers():
     return tables.params.load(checkout.ROOT / "params.yaml")

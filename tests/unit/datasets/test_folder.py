@@ -82,13 +82,24 @@ def test_masks_and_saliency_are_taken_where_they_are(mine, build, tmp_path):
     assert np.array_equal(pictures.read_mask(tmp_path / "data" / "masks.partial" / "a.png"), truth)
 
 
+def test_more_classes_than_ids_are_refused(mine, build):
+    for count in (254, 255):
+        (mine / "labels.csv").write_text(
+            f"id,labels\na,{' '.join(f'c{i}' for i in range(count))}\n"
+        )
+        if count == 254:
+            assert len(build().names) == 255
+    with pytest.raises(Refusal, match="labels.csv: found 255 classes, expected at most 254"):
+        build()
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
         ("id,labels\nx,cat\n", "line 2: no image of id 'x' in mine/images, expected x.jpg"),
         ("id,labels\na,cat\na,dog\n", "line 3: id 'a' is there twice"),
-        ("name,labels\na,cat\n", "line 2 has the columns name, labels; expected id, labels"),
-        ("id,labels\na\n", "line 2 has the columns"),
+        ("name,labels\na,cat\n", "line 2 has nothing in the column id; expected id, labels"),
+        ("id,labels\na\n", "line 2 has nothing in the column labels"),
         ("id,labels\n../a,cat\n", r"line 2: found the id '\.\./a', expected the name of an im"),
         ("id,labels\n\n\na,cat,dog\n", "line 4 has more cells than the header; put several"),
         ("id,labels\na,background\n", "line 2: found the label 'background', which every im"),

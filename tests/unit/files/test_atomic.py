@@ -79,6 +79,14 @@ class TestWriters:
         assert self.unchanged(file, before)
 
 
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_file_is_no_folder_to_write_to(tmp_path, kind):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(Refusal, match="file: cannot be a folder"):
+        WRITES[kind](tmp_path / "file" / "name")
+    assert (tmp_path / "file").read_text() == "old"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_exception_leaves_nothing(tmp_path, error):
     def interrupted() -> None:

@@ -38,4 +38,5 @@ def test_a_method_goes_from_training_to_a_score(job, tmp_path, cam):
         assert found.size == (entry.height, entry.width)
         assert np.isfinite(found.cam).all()
     metrics = read_json(done["cam_eval"].out("metrics.json"))
+    assert metrics.get("power", 1) == done["cam_infer"].numbers.power
     assert 0 < metrics["miou"] <= metrics["miou_oracle"] < 1
