@@ -291,7 +291,7 @@ def test_what_is_no_mapping_is_refused(write, text, said):
 
 def test_a_mistake_is_of_the_file_that_it_is_in(tmp_path):
     (tmp_path / "study.yaml").write_text("rows: 1\nrows: 2\n")
-    with pytest.raises(Refusal, match="^study.yaml: line 2: key 'rows' is given twice"):
+    with pytest.raises(Refusal, match=r"^study.yaml: line 2: key 'rows' is given twice"):
         params.read(tmp_path / "study.yaml")
 
 
