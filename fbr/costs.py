@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import normpath
 from statistics import fmean
 from typing import Any
 
@@ -104,7 +105,7 @@ class Bill:
     def items(self, targets: list[str]) -> Iterator[Item]:
         """Every run behind some targets, each once, in the pipeline's order."""
         known = pipeline.targets(self.stages, self.blocks)
-        paths = [path for target in targets for path in known.get(target, [target])]
+        paths = [path for target in targets for path in known.get(target, [normpath(target)])]
         for path in paths:
             if "/" not in path:
                 raise Refusal(

@@ -1,5 +1,6 @@
 """Writes that are there whole or not at all, and folders that continue after a kill."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError):  # a file has that name, or /proc is asked
-        raise Refusal(f"{path.parent}: cannot be a folder, expected one to write to") from None
+        where = str(path.parent)
+        raise NotADirectoryError(errno.ENOTDIR, "cannot be a folder to write to", where) from None
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial

@@ -142,8 +142,9 @@ def whole_size(path: Path) -> tuple[int, int]:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(H, W) of what `read_upright` gives, from the header alone."""
+    """(H, W) of what `read_upright` gives, from the header alone; refuses what that refuses."""
     with _opened(path) as picture:
+        _of_bytes(picture)
         lies = _turn(picture) in ON_SIDE
         return picture.size if lies else picture.size[::-1]
 
@@ -169,12 +170,17 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
 
 
 def shallow(picture: Image.Image, mode: str) -> Image.Image:
-    """Convert to RGB or grey; Pillow would cut deeper values off instead of scaling them."""
+    """Convert to RGB or grey."""
+    _of_bytes(picture)
+    return picture.convert(mode)
+
+
+def _of_bytes(picture: Image.Image) -> None:
+    """Pillow would cut deeper values off instead of scaling them."""
     if picture.mode.startswith(DEEP):
         raise ValueError(
             f"more than 8 bits a channel (mode {picture.mode}); save it with 8 and run again"
         )
-    return picture.convert(mode)
 
 
 def _indices(picture: Image.Image, path: Path) -> np.ndarray:

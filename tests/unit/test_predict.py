@@ -392,3 +392,11 @@ def test_instances_are_sought_in_a_very_long_image(place, size):
     found = read_json(place / "predictions/detections.json")
     assert found
     assert all(decode(record["segmentation"]).shape == size for record in found)
+
+
+def test_an_image_of_16_bits_is_refused_before_any_work(place, capsys):
+    untrained.write(place / "net", "seg_train")
+    Image.fromarray(np.zeros((20, 30), np.uint16)).save(place / "photographs/deep.png")
+    assert predict("net", "photographs") == 2
+    assert "more than 8 bits a channel" in capsys.readouterr().err
+    assert not (place / "predictions").exists()
