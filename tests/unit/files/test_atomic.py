@@ -82,7 +82,7 @@ class TestWriters:
 @pytest.mark.parametrize("kind", WRITES)
 def test_a_file_is_no_folder_to_write_to(tmp_path, kind):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(NotADirectoryError, match="cannot be a folder to write to: .*file'"):
+    with pytest.raises(NotADirectoryError, match=r"cannot be a folder to write to: .*file'"):
         WRITES[kind](tmp_path / "file" / "name")
     assert (tmp_path / "file").read_text() == "old"
 
