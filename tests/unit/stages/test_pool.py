@@ -58,10 +58,14 @@ def at_work(tmp_path):
     (tmp_path / "main.py").write_text(
         textwrap.dedent(
             """
+            import signal
+
             import slow
             from fbr.stages import pool
 
             if __name__ == "__main__":
+                # What a shell starts in the background ignores it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 print("ready", flush=True)
                 try:
                     for count, _ in enumerate(pool.each(slow.work, list(range(1000)), 2)):
