@@ -40,12 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"fbr: {where}{error.strerror}; make room or leave to read and write it, or choose "
-            "another place",
-            file=sys.stderr,
-        )
+        where, do = f" writing {error.filename}" if error.filename else "", "make room"
+        if isinstance(error, PermissionError):  # which reading meets, too
+            where, do = f": {error.filename}", "give leave to read or to write it"
+        print(f"fbr: {error.strerror}{where}; {do} or choose another place", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
