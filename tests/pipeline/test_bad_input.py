@@ -405,7 +405,7 @@ def test_a_loss_that_is_no_number_names_its_images(desk):
 def small_files() -> Iterator[None]:
     """A disk with room for a run.json and for nothing larger."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (750, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         yield
     finally:
