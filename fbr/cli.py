@@ -40,9 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        where, do = f" writing {error.filename}" if error.filename else "", "make room"
+        doing, do = " writing", "make room"
         if isinstance(error, PermissionError):  # which reading meets, too
-            where, do = f": {error.filename}", "give leave to read or to write it"
+            doing, do = ":", "give leave to read or to write it"
+        where = f"{doing} {error.filename}" if error.filename else ""
         print(f"fbr: {error.strerror}{where}; {do} or choose another place", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """`fbr doctor` on a checkout: 0 where all is well, a refusal where params or pipeline are not."""
 
+import errno
+
 import pytest
 
 from fbr import doctor
@@ -92,3 +94,15 @@ def test_a_missing_torch_is_told(folder, capsys, monkeypatch):
     )
     assert doctor.main([], Workspace(folder)) == 0
     assert "numbers    unknown without torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("file", "where"), [((), ""), (("data",), ": data")])
+def test_what_may_not_be_read_is_one_line(folder, capsys, monkeypatch, file, where):
+    def refuse(*given):
+        raise PermissionError(errno.EACCES, "Permission denied", *file)
+
+    monkeypatch.setattr(doctor, "main", refuse)
+    monkeypatch.chdir(folder)
+    assert main(["doctor"]) == 2
+    said = "give leave to read or to write it or choose another place"
+    assert capsys.readouterr().err == f"fbr: Permission denied{where}; {said}\n"
